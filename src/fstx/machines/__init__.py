@@ -1,0 +1,1 @@
+"""Pure state machines that decide how a transaction is committed and recovered."""
