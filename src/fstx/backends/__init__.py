@@ -1,0 +1,1 @@
+"""Performers: the only code that touches files and file systems."""
