@@ -105,6 +105,9 @@ class Source(Protocol):
     def remote(self) -> bool:
         """True when `work` runs in other processes and must pickle."""
 
+    def with_scheduler(self, scheduler: Any, /) -> Source:
+        """The same array under another scheduler; `UsageError` for one that can't run it."""
+
 
 @dataclass
 class StatelessSink:

@@ -1,0 +1,102 @@
+"""Running the write step on a dask.distributed cluster, through the active client."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fstx.sources.failures import Failures, computing
+from fstx.sources.tasks import PackedError, RemoteTask, restore
+from fstx.types import StagedObject
+
+_SETTLE_S = 10.0
+
+
+def run_on_cluster(
+    client: Any,
+    records: Callable[[Any], Any],
+    task: RemoteTask,
+    name: str,
+    *,
+    max_workers: int | None,
+    progress: Callable[[int], None],
+) -> Iterator[StagedObject]:
+    """Compute `records` (a graph made for `task`) and yield receipts as blocks finish.
+
+    On any failure the remaining tasks are cancelled, and this waits a bounded time for those that
+    run already. A worker that stays away longer can only stage, under a name nobody adopts.
+    """
+    import distributed
+
+    with _reachable(client) as here:
+        if max_workers is not None:
+            task.gate = distributed.Semaphore(max_leases=max_workers, name=name)
+        futures: list[Any] = []
+        failures = Failures()
+        try:
+            graph = here.persist(records(task))
+            futures = distributed.futures_of(graph)
+            del graph
+            finished = distributed.as_completed(futures, with_results=True, raise_errors=False)
+            for batch in finished.batches():
+                for future, result in batch:
+                    if future.status == "finished":
+                        progress(1)
+                        if not failures.halted:
+                            yield from result.item()
+                    else:
+                        _record(failures, future, name)
+                if failures.halted:
+                    break
+        finally:
+            unfinished = [f for f in futures if f.status != "finished"]
+            if unfinished:
+                here.cancel(unfinished, force=True)
+                _settle(here, name)
+            for future in futures:
+                future.release()
+        first = failures.first()
+        if first is not None:
+            raise first
+
+
+def _record(failures: Failures, future: Any, name: str) -> None:
+    error = future.exception()
+    if isinstance(error, PackedError):
+        failures.record(restore(error), at_ns=error.at_ns)
+        return
+    if error is None:
+        error = RuntimeError(f"task {future.key!r} ended as {future.status}")
+    key = future.key
+    ours = isinstance(key, tuple) and key[0] == name
+    failures.record(error, computing(key[1:]) if ours else None)
+
+
+@contextlib.contextmanager
+def _reachable(client: Any) -> Iterator[Any]:
+    """`client`, or inside a task of the cluster one that gives the task's slot back meanwhile."""
+    import distributed
+
+    try:
+        distributed.get_worker()
+    except ValueError:
+        yield client
+        return
+    with distributed.worker_client() as inner:
+        yield inner
+
+
+def _settle(client: Any, name: str) -> None:
+    deadline = time.monotonic() + _SETTLE_S
+    while any(client.run(_running, name, on_error="return").values()):
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.05)
+
+
+def _running(name: str, dask_worker: Any = None) -> bool:
+    """On a worker: whether a block of the write step `name` is executing."""
+    keys = [getattr(task, "key", None) for task in dask_worker.state.executing]
+    return any(isinstance(key, tuple) and key[0] == name for key in keys)

@@ -1,0 +1,117 @@
+"""An executor for dask that can say when nothing runs any more, and what failed, and when."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
+from typing import Any
+
+from fstx.sources.failures import Failures, computing
+from fstx.sources.tasks import PackedError, restore
+
+
+class SettlingPool(Executor):
+    """Hands dask's batches to `inner` and remembers those that have not ended.
+
+    dask raises at the first failing batch and leaves the others running. This watches every batch
+    as it ends: a failure halts the run at once, also one in computing a chunk, and those that come
+    after it are kept.
+
+    Parameters
+    ----------
+    inner
+        Runs the batches.
+    failures
+        Where failures of batches go.
+    name
+        Name of the write step; a key ``(name, i, j)`` is block ``(i, j)``.
+    owned
+        Whether `settle` also shuts `inner` down.
+    progress
+        Called with the number of blocks that a batch finished; None where tasks report themselves.
+    """
+
+    def __init__(
+        self,
+        inner: Executor,
+        failures: Failures,
+        name: str,
+        *,
+        owned: bool,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self._inner = inner
+        self._failures = failures
+        self._name = name
+        self._owned = owned
+        self._progress = progress
+        self._pending: set[Future[Any]] = set()
+        self._lock = threading.Lock()
+        self._processes = isinstance(inner, ProcessPoolExecutor)
+        self._max_workers: int = getattr(inner, "_max_workers", 1)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if not self._processes:
+            future = self._inner.submit(contextvars.copy_context().run, fn, *args, **kwargs)
+        else:
+            future = self._inner.submit(fn, *args, **kwargs)
+        with self._lock:
+            self._pending.add(future)
+        future.add_done_callback(self._ended)
+        return future
+
+    def settle(self) -> None:
+        """Return once no batch runs and none can start, also through repeated Ctrl-C."""
+        interrupt: KeyboardInterrupt | None = None
+        while True:
+            try:
+                with self._lock:
+                    pending = set(self._pending)
+                for future in pending:
+                    future.cancel()
+                wait(pending)
+                if self._owned:
+                    self._inner.shutdown(wait=True, cancel_futures=True)
+                break
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+
+    def _ended(self, future: Future[Any]) -> None:
+        try:
+            if not future.cancelled():
+                self._look(future)
+        except Exception as error:  # noqa: BLE001 - a callback of a future can't raise: it is kept
+            self._failures.record(error)
+        finally:
+            with self._lock:
+                self._pending.discard(future)
+
+    def _look(self, future: Future[Any]) -> None:
+        error = future.exception()
+        if error is not None:
+            self._failures.record(error)
+            return
+        finished = 0
+        for key, payload, failed in future.result():
+            ours = isinstance(key, tuple) and key[0] == self._name
+            if not failed:
+                finished += ours
+                continue
+            if isinstance(payload, bytes):
+                import cloudpickle
+
+                payload = cloudpickle.loads(payload)
+            packed, trace = payload
+            failure = restore(packed, trace)
+            if isinstance(packed, PackedError):
+                self._failures.record(failure, at_ns=packed.at_ns)
+            elif getattr(failure, "__notes__", None) and ours:
+                self._failures.record(failure)
+            else:
+                self._failures.record(failure, computing(key[1:]) if ours else f"in task {key!r}")
+        if finished and self._progress is not None:
+            self._progress(finished)
