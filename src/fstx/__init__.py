@@ -1,0 +1,3 @@
+"""fstx: transactions for any fsspec URL."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,409 @@
+"""The local backend: begin, guarantee and outcome for targets on one file system."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+
+from fstx.backends.base import wrap_storage_error
+from fstx.backends.local.control import CLAIM, REF, Control
+from fstx.backends.local.items import Target, identity, is_empty_tree
+from fstx.backends.local.probe import leaves_mount, probe
+from fstx.backends.local.records import seal
+from fstx.backends.local.recovery import Recoverer
+from fstx.backends.local.staging import Keeper
+from fstx.backends.local.transaction import LocalTransaction
+from fstx.backends.ops import FileKind, LockHandle, Ops
+from fstx.errors import (
+    CapabilityError,
+    ConflictError,
+    PathError,
+
+    TargetExistsError,
+)
+from fstx.paths import CONTROL_NAME
+from fstx.select import Abilities, guarantee
+from fstx.types import Capability, Durability, Guarantee, Mode, OutcomeState, Recovery
+
+
+class LocalBackend:
+    """One or several targets on one local file system.
+
+    Parameters
+    ----------
+    targets
+        Absolute or relative paths. A link as the last part is resolved: what it points to is the target.
+    joined
+        True when logical paths begin with a target's name, False for one target that is a tree.
+    ops
+        The operating-system calls.
+    syncfs
+        False forbids syncfs(2), which makes other programs' data durable as well: use it on a busy shared
+        host. Each file is then synced as it is written.
+    """
+
+    def __init__(
+        self, targets: Sequence[str], *, joined: bool, ops: Ops, syncfs: bool = True
+    ) -> None:
+        self._ops = ops
+        self._joined = joined
+        self._syncfs = syncfs
+        self._given = tuple(targets)
+        self._paths = tuple(os.path.realpath(t) for t in targets)
+        names = [os.path.basename(p) for p in self._paths]
+        for given, path, name in zip(targets, self._paths, names, strict=True):
+            if not name:
+                raise PathError(
+                    f"{given} is the root of a file system; name targets below it in a list: "
+                    "fstx.begin([...])"
+                )
+            if CONTROL_NAME in path.split(os.sep):
+                raise PathError(f"{given} lies in {CONTROL_NAME}/, which is the library's own")
+        if len(set(names)) != len(names):
+            raise PathError(f"targets of one transaction need different names, got {names}")
+        parents = sorted({os.path.dirname(p) for p in self._paths})
+        self._control = Control(os.path.dirname(self._paths[0]), ops)
+        self._others = tuple(Control(p, ops) for p in parents if p != self._control.parent)
+
+    def __repr__(self) -> str:
+        return f"LocalBackend({', '.join(self._paths)})"
+
+    @property
+    def url(self) -> str:
+        return self._paths[0] if len(self._paths) == 1 else ", ".join(self._paths)
+
+    @property
+    def _controls(self) -> tuple[Control, ...]:
+        return (self._control, *self._others)
+
+    # --- the contract --------------------------------------------------------------------------
+
+    def guarantee(
+        self, *, mode: Mode, durability: Durability, entry: str | None = None
+    ) -> Guarantee:
+        """What is promised here, probed; directories made for the probe are removed again."""
+        with self._parents_there(keep=False), self._present():
+            return self._promise(probe(self._control), mode, durability, entry)
+
+    def begin(
+        self,
+        *,
+        mode: Mode,
+        durability: Durability,
+        require: frozenset[Capability],
+        entry: str | None = None,
+        id: str | None = None,
+    ) -> LocalTransaction:
+        """Begin; settles first what dead writers left beside the targets.
+
+        Raises
+        ------
+        CapabilityError
+            The place can't promise what is required, or a target lies on another file system.
+        TargetExistsError
+            Mode ``create`` and a target holds something.
+        ConflictError
+            Another living transaction creates the same target, or has the same id.
+        StorageError
+            The place beside the target can't be written.
+        """
+        txid = secrets.token_hex(16) if id is None else key_of(id)
+        self._settle_dead()
+        with self._parents_there(keep=True) as created:
+            try:
+                return self._begin(mode, durability, require, entry, id, txid, created)
+            except BaseException:
+                for control in self._controls:
+                    control.leave()
+                _remove_empty(created)
+                raise
+
+    def recover(self) -> Recovery:
+        """Settle what dead writers left beside the targets, and report it."""
+        return Recoverer(self._controls).recover(self.url)
+
+    def outcome(self, id: str, /) -> OutcomeState:
+        """What became of a transaction, by the caller's id or by ``tx.id``."""
+        recoverer = Recoverer(self._controls)
+        for txid in dict.fromkeys((key_of(id), id)):
+            state = recoverer.outcome(txid)
+            if state is not OutcomeState.UNKNOWN:
+                return state
+        return OutcomeState.UNKNOWN
+
+    # --- the steps of begin ------------------------------------------------------------------------
+
+    def _settle_dead(self) -> None:
+        if any(self._ops.lstat(c.path) is not None for c in self._controls):
+            Recoverer(self._controls, only={os.path.basename(p) for p in self._paths}).recover("")
+
+    def _begin(
+        self,
+        mode: Mode,
+        durability: Durability,
+        require: frozenset[Capability],
+        entry: str | None,
+        id: str | None,
+        txid: str,
+        created: list[str],
+    ) -> LocalTransaction:
+        done = id is not None and self._ops.lstat(self._control.receipt(txid)) is not None
+        if mode == "create" and not done:
+            self._must_be_free()
+        held: list[LockHandle] = []
+        with contextlib.ExitStack() as undo:
+            with self._present():
+                abilities = probe(self._control)
+                promised = self._promise(abilities, mode, durability, entry)
+                refuse_missing(promised, require)
+                self._check_mounts()
+                alive = self._control.try_alive(txid)
+                if alive is None:
+                    raise ConflictError(f"transaction {id!r} is active in another process", txid=id)
+                undo.callback(alive.release)
+                undo.callback(_release_all, held)
+                if mode == "create" and not done:
+                    self._claim(held)
+                targets = tuple(self._target(p) for p in self._paths)
+                area = self._make_area(txid, durability, mode)
+                undo.callback(self._unmake_area, txid)
+                for control in self._others:
+                    self._write_ref(control, txid)
+                fs_fd = self._ops.open_fs(area) if self._syncfs and durability == "data" else None
+            keeper = Keeper(self._ops, durable=durability == "data", fs_fd=fs_fd)
+            transaction = LocalTransaction(
+                control=self._control,
+                others=self._others,
+                targets=targets,
+                joined=self._joined,
+                area=area,
+                txid=txid,
+                caller_id=id,
+                alive=alive,
+                claims=held,
+                abilities=abilities,
+                guarantee=promised,
+                mode=mode,
+                entry=entry,
+                require=require,
+                created=created,
+                keeper=keeper,
+                on_end=lambda: None,
+            )
+            undo.pop_all()
+        if done:
+            transaction.rollback()
+            transaction._state = "committed"
+        return transaction
+
+    def _promise(
+        self, abilities: Abilities, mode: Mode, durability: Durability, entry: str | None
+    ) -> Guarantee:
+        occupied = sum(not self._target(p).empty for p in self._paths)
+        return guarantee(
+            self.url,
+            mode=mode,
+            durability=durability,
+            entry=entry,
+            occupied=occupied,
+            targets=len(self._paths),
+            abilities=abilities,
+        )
+
+    def _target(self, path: str) -> Target:
+        stat = self._ops.lstat(path)
+        if stat is not None and stat.kind is FileKind.ODD:
+            raise PathError(f"{path} is neither a file nor a directory")
+        if stat is not None and stat.kind is FileKind.FILE and not self._joined:
+            raise PathError(
+                f"{path} is a file, and the target of a transaction is a directory; "
+                f"for the file itself name it in a list: fstx.begin([{path!r}])"
+            )
+        parent, name = os.path.split(path)
+        control = next(c for c in self._controls if c.parent == parent)
+        return Target(
+            parent,
+            name,
+            base=identity(stat),
+            empty=stat is None or is_empty_tree(self._ops, path, stat),
+            generation=control.generation(name),
+        )
+
+    def _must_be_free(self) -> None:
+        for path in self._paths:
+            stat = self._ops.lstat(path)
+            if stat is not None and not is_empty_tree(self._ops, path, stat):
+                raise TargetExistsError(
+                    f"{path} exists; mode 'create' needs it absent or empty "
+                    "(use mode='replace' or overwrite=True)",
+                    outcome="aborted",
+                )
+
+    def _claim(self, held: list[LockHandle]) -> None:
+        by_parent = {c.parent: c for c in self._controls}
+        for path in sorted(self._paths):
+            parent, name = os.path.split(path)
+            handle = self._ops.lock(by_parent[parent].of_target(name, CLAIM), wait_s=0.0)
+            if handle is None:
+                raise ConflictError(
+                    f"another transaction is creating {path}; wait for it, or write elsewhere",
+                    outcome="aborted",
+                )
+            held.append(handle)
+        self._must_be_free()
+
+    def _check_mounts(self) -> None:
+        """Renames must stay on one mount: between the parents, and into targets that exist."""
+        folders = [c.path for c in self._others]
+        folders += [
+            p for p in self._paths if (s := self._ops.lstat(p)) and s.kind is FileKind.TREE
+        ]
+        for folder in folders:
+            if leaves_mount(self._ops, self._control.path, folder):
+                raise CapabilityError(
+                    f"{folder} is on another mount than {self._control.path}, so nothing can be "
+                    "renamed into it; make what lies on that mount the targets: fstx.begin([...])"
+                )
+
+    def _make_area(self, txid: str, durability: Durability, mode: Mode) -> str:
+        area = self._control.area(txid)
+        line = seal(
+            {
+                "format": 1,
+                "txid": txid,
+                "host": platform.node(),
+                "boot": boot_id(),
+                "pid": os.getpid(),
+                "begun_s": int(time.time()),
+                "mode": mode,
+                "durability": durability,
+                "targets": list(self._paths),
+                "parents": [c.parent for c in self._others],
+            }
+        )
+        try:
+            for path in (area, os.path.join(area, "a"), os.path.join(area, "s")):
+                self._ops.mkdir(path)
+            with self._ops.open_new(os.path.join(area, "owner.json")) as file:
+                file.write(line)
+        except FileExistsError as error:
+            raise ConflictError(
+                f"an earlier transaction with this id could not be settled: {area}; "
+                "run fstx.recover and read what it says",
+                txid=txid,
+            ) from error
+        except OSError as error:
+            self._unmake_area(txid)
+            raise wrap_storage_error(error, f"can't stage beside the target in {area}") from error
+        return area
+
+    def _unmake_area(self, txid: str) -> None:
+        area = self._control.area(txid)
+        for name in ("owner.json",):
+            with contextlib.suppress(OSError):
+                self._ops.unlink(os.path.join(area, name))
+        for path in (os.path.join(area, "a"), os.path.join(area, "s"), area):
+            with contextlib.suppress(OSError):
+                self._ops.rmdir(path)
+        for control in self._others:
+            with contextlib.suppress(OSError):
+                self._ops.unlink(control.area(txid, REF))
+
+    def _write_ref(self, control: Control, txid: str) -> None:
+        path = control.area(txid, REF)
+        with contextlib.suppress(FileNotFoundError):
+            self._ops.unlink(path)
+        with self._ops.open_new(path) as file:
+            file.write(seal({"format": 1, "txid": txid, "control": self._control.path}))
+            self._ops.sync_file(file)
+
+    # --- surroundings ------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _present(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for control in sorted(self._controls, key=lambda c: c.parent):
+                stack.callback(control.leave)
+            for control in sorted(self._controls, key=lambda c: c.parent):
+                stack.enter_context(control.entered())
+            yield
+
+    @contextlib.contextmanager
+    def _parents_there(self, *, keep: bool) -> Iterator[list[str]]:
+        """Missing parents are made; removed again unless they are to be kept."""
+        created: list[str] = []
+        try:
+            for control in self._controls:
+                self._make_parent(control.parent, created)
+            yield created
+        finally:
+            if not keep:
+                _remove_empty(created)
+
+    def _make_parent(self, parent: str, created: list[str]) -> None:
+        missing = []
+        place = parent
+        while (stat := self._ops.lstat(place)) is None:
+            missing.append(place)
+            place = os.path.dirname(place)
+        if stat.kind is not FileKind.TREE:
+            _remove_empty(created)
+            raise PathError(f"{place} is not a directory, so nothing can be written below it")
+        for path in reversed(missing):
+            try:
+                self._ops.mkdir(path)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                _remove_empty(created)
+                raise wrap_storage_error(error, f"the directory {path} can't be created") from error
+            created.append(path)
+            self._ops.sync_dir(os.path.dirname(path))
+
+
+def refuse_missing(promised: Guarantee, require: frozenset[Capability]) -> None:
+    """CapabilityError naming what is missing, why, and the ways out."""
+    missing = sorted(require - promised.capabilities)
+    if missing:
+        raise CapabilityError(
+            f"{promised.url} (strategy {promised.strategy}, mode {promised.mode}) does not promise "
+            + ", ".join(missing)
+            + ": "
+            + "; ".join(promised[c].reason for c in missing)
+            + ". Ways out: another target or mode, or a lower require="
+        )
+
+
+def key_of(id: str) -> str:
+    """Name on disk of a caller's id."""
+    return "k-" + hashlib.sha256(id.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def boot_id() -> str:
+    """Identity of this kernel's life, empty where the system doesn't tell."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _release_all(held: list[LockHandle]) -> None:
+    while held:
+        held.pop().release()
+
+
+def _remove_empty(created: list[str]) -> None:
+    while created:
+        try:
+            os.rmdir(created.pop())
+        except OSError:
+            created.clear()
+
+
+

@@ -1,0 +1,195 @@
+"""The control directory ``P/.fstx/``: who lives in it, and how the last one leaves it clean.
+
+Entering and leaving happen under ``control.lock``, so that nobody removes a directory that another
+has just found. Names are those of the specification, section 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+
+from fstx.backends.base import wrap_storage_error
+from fstx.backends.ops import FileKind, LockHandle, Ops
+from fstx.errors import ConflictError
+from fstx.paths import CONTROL_NAME, fold
+
+ALIVE, REF, GENERATION, CLAIM = ".alive", ".ref", ".gen", ".claim"
+FENCED, TRASH = ".fenced", ".trash"
+_ENTER_WAIT_S = 30.0
+
+
+class Control:
+    """One control directory. Holds no state: names and the moves between them."""
+
+    def __init__(self, parent: str, ops: Ops) -> None:
+        self.parent = parent
+        self.ops = ops
+        self.path = os.path.join(parent, CONTROL_NAME)
+        self.locks = os.path.join(self.path, "locks")
+        self.done = os.path.join(self.path, "done")
+
+    def __repr__(self) -> str:
+        return f"Control({self.path})"
+
+    # --- names ---------------------------------------------------------------------------------
+
+    def area(self, txid: str, suffix: str = "") -> str:
+        return os.path.join(self.path, txid + suffix)
+
+    def alive(self, txid: str) -> str:
+        return self.area(txid, ALIVE)
+
+    def receipt(self, txid: str) -> str:
+        return os.path.join(self.done, txid + ".json")
+
+    def of_target(self, name: str, suffix: str = ".lock") -> str:
+        """Lock, claim or generation file of a target; equal for names the file system may fold."""
+        digest = hashlib.sha256(fold(name).encode("utf-8", "surrogateescape")).hexdigest()
+        return os.path.join(self.locks, digest[:32] + suffix)
+
+    # --- entering and leaving --------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """The control directory exists and nobody removes it for the length of the block."""
+        deadline = time.monotonic() + _ENTER_WAIT_S
+        while True:
+            self._make()
+            try:
+                handle = self.ops.lock(
+                    os.path.join(self.path, "control.lock"), wait_s=deadline - time.monotonic()
+                )
+                break
+            except FileNotFoundError:  # the last user left between mkdir and lock
+                if time.monotonic() > deadline:
+                    raise
+        if handle is None:
+            raise ConflictError(
+                f"{self.path} is held by another process for more than {_ENTER_WAIT_S:.0f} s",
+                outcome="aborted",
+            )
+        try:
+            for path in (self.path, self.locks):
+                with contextlib.suppress(FileExistsError):
+                    self.ops.mkdir(path)
+            yield
+        finally:
+            handle.release()
+
+    def _make(self) -> None:
+        try:
+            self.ops.mkdir(self.path)
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise wrap_storage_error(
+                error, f"can't write beside the target: {self.path} can't be created"
+            ) from error
+        # Writers of one group share it: as open as the directory that it lies in.
+        with contextlib.suppress(OSError):
+            os.chmod(self.path, os.stat(self.parent).st_mode & 0o7777)
+
+    def leave(self) -> None:
+        """Remove the control directory if this was its last user. Best effort."""
+        with contextlib.suppress(OSError, ConflictError):
+            if self.ops.lstat(self.path) is None:
+                return
+            with self._while_locked():
+                if any(name.endswith(ALIVE) for name, _ in self.ops.scandir(self.path)):
+                    return
+                for name, _ in list(self.ops.scandir(self.locks)):
+                    if name.endswith(GENERATION):
+                        self.ops.unlink(os.path.join(self.locks, name))
+                for path in (self.locks, self.done):
+                    with contextlib.suppress(OSError):
+                        self.ops.rmdir(path)
+            self.ops.rmdir(self.path)
+
+    @contextlib.contextmanager
+    def _while_locked(self) -> Iterator[None]:
+        handle = self.ops.lock(os.path.join(self.path, "control.lock"), wait_s=1.0)
+        if handle is None:
+            raise OSError(errno.EBUSY, "control directory is in use", self.path)
+        try:
+            yield
+        finally:
+            handle.release()
+
+    def try_alive(self, txid: str) -> LockHandle | None:
+        """The liveness lock of a transaction, or None while its owner lives."""
+        return self.ops.lock(self.alive(txid), wait_s=0.0)
+
+    # --- generations: commits that a living transaction must notice ------------------------------
+
+    def generation(self, name: str) -> bytes:
+        """Changes with every commit to the target while anyone lives here; empty before the first."""
+        try:
+            return self.ops.read_file(self.of_target(name, GENERATION), 64)
+        except FileNotFoundError:
+            return b""
+
+    def bump(self, name: str, token: str) -> None:
+        """Tell living transactions that the target was committed to. Under the target's lock."""
+        path = self.of_target(name, GENERATION)
+        temporary = f"{path}.{token}"
+        with self.ops.open_new(temporary) as file:
+            file.write(token.encode())
+        self.ops.replace_file(temporary, path)
+
+    # --- what lies here --------------------------------------------------------------------------
+
+    def transactions(self) -> list[str]:
+        """Ids of all transactions that left or hold something here, sorted."""
+        found = set()
+        for name, kind in self._entries():
+            if kind is FileKind.TREE and name not in ("locks", "done"):
+                found.add(name.removesuffix(FENCED).removesuffix(TRASH))
+            elif name.endswith((ALIVE, REF)):
+                found.add(name.rpartition(".")[0])
+        return sorted(found)
+
+    def _entries(self) -> list[tuple[str, FileKind]]:
+        try:
+            return list(self.ops.scandir(self.path))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def find_area(self, txid: str) -> str | None:
+        """The area of a transaction, live or fenced; None when settled or never begun."""
+        for suffix in ("", FENCED):
+            path = self.area(txid, suffix)
+            if self.ops.lstat(path) is not None:
+                return path
+        return None
+
+
+def remove_tree(ops: Ops, path: str) -> list[OSError]:
+    """Delete a tree without following links; returns what could not be deleted."""
+    errors: list[OSError] = []
+    try:
+        entries = list(ops.scandir(path))
+    except FileNotFoundError:
+        return errors
+    except OSError as error:
+        return [error]
+    for name, kind in entries:
+        child = os.path.join(path, name)
+        if kind is FileKind.TREE:
+            errors += remove_tree(ops, child)
+            continue
+        try:
+            ops.unlink(child)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            errors.append(error)
+    try:
+        ops.rmdir(path)
+    except OSError as error:
+        errors.append(error)
+    return errors

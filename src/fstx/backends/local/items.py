@@ -1,0 +1,194 @@
+"""From staged paths to the fewest renames: a directory that is new moves as one item.
+
+Reads the target and the area, changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from fstx.backends.local.records import Entry, Identity
+from fstx.backends.ops import FileKind, Ops, Stat
+from fstx.changes import Changes
+from fstx.errors import PathError
+from fstx.machines.vocabulary import Kind
+from fstx.types import Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One target: a name in a parent, and what was there at begin."""
+
+    parent: str
+    name: str
+    base: Identity | None = None
+    empty: bool = False  # at begin: nothing, or an empty directory
+    generation: bytes = b""
+
+    @property
+    def path(self) -> str:
+        return os.path.join(self.parent, self.name)
+
+
+@dataclass(slots=True)
+class _Node:
+    publisher: bool = False
+    leaf: bool = False
+    children: dict[str, _Node] = field(default_factory=dict)
+
+
+Ranked: TypeAlias = tuple[int, Entry]
+_CLASH, _PART, _PUBLISHER, _REMOVAL = range(4)
+
+
+def identity(stat: Stat | None) -> Identity | None:
+    """What tells one content from another. A directory's size and time change with its entries."""
+    if stat is None:
+        return None
+    if stat.kind is FileKind.TREE:
+        return (stat.dev, stat.ino, 0, 0)
+    return (stat.dev, stat.ino, stat.size_bytes, stat.mtime_ns)
+
+
+def is_empty_tree(ops: Ops, path: str, stat: Stat | None) -> bool:
+    return (
+        stat is not None
+        and stat.kind is FileKind.TREE
+        and next(iter(ops.scandir(path)), None) is None
+    )
+
+
+class Itemizer:
+    """Turns the changes of a transaction into record entries in commit order."""
+
+    def __init__(
+        self, ops: Ops, targets: tuple[Target, ...], mode: Mode, area: str, joined: bool
+    ) -> None:
+        self._ops = ops
+        self._targets = targets
+        self._mode = mode
+        self._area = area
+        self._joined = joined
+
+    def split(self, path: str) -> tuple[int, str]:
+        """Index of the target and the rest of a logical path."""
+        if not self._joined:
+            return 0, path
+        name, _, rest = path.partition("/")
+        for i, target in enumerate(self._targets):
+            if target.name == name:
+                return i, rest
+        raise PathError(f"{path!r} lies in none of the targets")
+
+    def target_path(self, path: str) -> str:
+        i, rest = self.split(path)
+        return os.path.join(self._targets[i].path, rest) if rest else self._targets[i].path
+
+    def staged_path(self, path: str) -> str:
+        i, rest = self.split(path)
+        return os.path.join(self._area, "s", str(i), *rest.split("/") if rest else ())
+
+    def entries(self, changes: Changes) -> tuple[Entry, ...]:
+        """Clashing removals, parts, publishers, removals; each group in the order of the calls.
+
+        Raises
+        ------
+        PathError
+            A staged path is a file where the target has a directory, or the reverse.
+        """
+        roots: dict[int, _Node] = {}
+        for path, receipt in changes.staged.items():
+            i, rest = self.split(path)
+            node = roots.setdefault(i, _Node())
+            node.publisher |= receipt.publisher
+            for part in rest.split("/") if rest else ():
+                node = node.children.setdefault(part, _Node())
+                node.publisher |= receipt.publisher
+            node.leaf = True
+        going = {self.target_path(path): path for path in changes.removed}
+        found: list[Ranked] = []
+        for i, node in roots.items():
+            if self._mode == "update":
+                self._descend(i, "", node, going, found)
+            else:
+                found.append(self._whole(i, node))
+        for path in going.values():
+            i, rest = self.split(path)
+            self._remove(i, rest, found, _REMOVAL)
+        return tuple(entry for _, entry in sorted(found, key=lambda ranked: ranked[0]))
+
+    def _whole(self, i: int, node: _Node) -> Ranked:
+        stat = self._ops.lstat(self._targets[i].path)
+        occupied = stat is not None and not (
+            not node.leaf and is_empty_tree(self._ops, self._targets[i].path, stat)
+        )
+        return _PART, self._publish(i, "", node, stat, occupied=occupied)
+
+    def _descend(
+        self, i: int, rest: str, node: _Node, going: dict[str, str], found: list[Ranked]
+    ) -> None:
+        target = self._targets[i]
+        path = os.path.join(target.path, rest) if rest else target.path
+        stat = self._ops.lstat(path)
+        rank = _PUBLISHER if node.publisher else _PART
+        if stat is None:
+            found.append((rank, self._publish(i, rest, node, None, occupied=False)))
+            return
+        if path in going:
+            del going[path]
+            self._remove(i, rest, found, _CLASH)
+            found.append((rank, self._publish(i, rest, node, None, occupied=False)))
+            return
+        shown = f"{target.name}/{rest}" if rest else target.name
+        if stat.kind is FileKind.LINK:
+            raise PathError(
+                f"{shown!r} is a symbolic link; nothing is written through links below a target. "
+                "Remove the link first, or make the place it points to the target"
+            )
+        if node.leaf:
+            if stat.kind is not FileKind.FILE:
+                raise PathError(f"{shown!r} is a directory in the target; remove it first")
+            found.append((rank, self._publish(i, rest, node, stat, occupied=True)))
+        elif stat.kind is not FileKind.TREE:
+            raise PathError(f"{shown!r} is a file in the target; remove it first")
+        elif is_empty_tree(self._ops, path, stat):
+            found.append((rank, self._publish(i, rest, node, stat, occupied=False)))
+        else:
+            for name, child in node.children.items():
+                self._descend(i, f"{rest}/{name}" if rest else name, child, going, found)
+
+    def _publish(
+        self, i: int, rest: str, node: _Node, stat: Stat | None, *, occupied: bool
+    ) -> Entry:
+        target = self._targets[i]
+        staged = os.path.join(self._area, "s", str(i), *rest.split("/") if rest else ())
+        return Entry(
+            Kind.PUBLISH,
+            target.parent,
+            target.name,
+            rest,
+            i,
+            tree=not node.leaf,
+            occupied=occupied,
+            new=identity(self._ops.lstat(staged)),
+            base=identity(stat),
+        )
+
+    def _remove(self, i: int, rest: str, found: list[Ranked], rank: int) -> None:
+        target = self._targets[i]
+        path = os.path.join(target.path, rest) if rest else target.path
+        stat = self._ops.lstat(path)
+        if stat is None:
+            return
+        tree = stat.kind is FileKind.TREE
+        found.append(
+            (
+                rank,
+                Entry(
+                    Kind.REMOVE, target.parent, target.name, rest, i, tree=tree, occupied=True,
+                    new=None, base=identity(stat),
+                ),
+            )
+        )

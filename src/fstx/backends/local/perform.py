@@ -1,0 +1,400 @@
+"""Performs the effects of a machine on a local file system, and answers with events.
+
+The only code that knows what an effect means in system calls. Exceptions become events here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fstx.backends.local.causes import event_of, reason_of
+from fstx.backends.local.control import FENCED, REF, TRASH, Control, remove_tree
+from fstx.backends.local.items import identity
+from fstx.backends.local.records import (
+    LIMIT_BYTES,
+    Entry,
+    Identity,
+    RecordBody,
+    decode,
+    encode,
+    seal,
+)
+from fstx.backends.local.staging import Keeper
+from fstx.backends.ops import FileKind, LockHandle
+from fstx.errors import RecoveryError
+from fstx.machines import vocabulary as v
+
+LOCK_WAIT_S = 60.0
+_RECORDS: tuple[v.RecordKind, ...] = ("plan", "intent", "commit")
+
+
+@dataclass
+class Performer:
+    """One transaction's hands: its area, its targets, the locks it holds.
+
+    ``cause`` keeps the first error that storage raised, for the exception that the caller gets.
+    """
+
+    control: Control
+    others: tuple[Control, ...]
+    txid: str
+    area: str
+    body: RecordBody
+    alive: LockHandle | None
+    keeper: Keeper | None = None
+    made: list[str] = field(default_factory=list)  # directories below the area, parents first
+    check: Callable[[], str | None] = lambda: None  # base check beyond the entries; returns a complaint
+    receipt: dict[str, Any] = field(default_factory=dict)
+    network: bool = False
+    cause: OSError | None = None
+    complaint: str = ""
+    locks: list[LockHandle] = field(default_factory=list)
+    left: list[OSError] = field(default_factory=list)
+
+    def run(self, machine: Any, first: tuple[Any, v.Effect]) -> v.Outcome:
+        """Drive a machine to its outcome."""
+        state, effect = first
+        while True:
+            event = self.perform(effect)
+            state, after = machine.step(state, event)
+            if isinstance(after, v.Committed | v.Aborted | v.InDoubt | v.Stuck):
+                return after
+            effect = after
+
+    def perform(self, effect: v.Effect) -> v.Event:
+        """Carry out one effect; storage errors become events."""
+        try:
+            return self._dispatch(effect)
+        except OSError as error:
+            self.cause = self.cause or error
+            if isinstance(effect, v.Move):
+                return event_of(error, network=self.network)
+            if isinstance(effect, v.SyncTargets | v.Inspect):
+                return v.Unknown()
+            return v.Refused(reason_of(error))
+
+    def _dispatch(self, effect: v.Effect) -> v.Event:
+        match effect:
+            case v.SyncData():
+                if self.keeper is not None:
+                    self.keeper.sync()
+            case v.SyncArea():
+                self._sync_area()
+            case v.Lock():
+                return self._lock()
+            case v.Check():
+                return self._check()
+            case v.Record(kind):
+                return self._record(kind)
+            case v.Move(index, how):
+                self._move(self.body.entries[index], index, how)
+            case v.SyncTargets():
+                self._sync_targets()
+            case v.Inspect():
+                return self._inspect()
+            case v.Receipt():
+                self._receipt()
+            case v.Fence():
+                self._fence()
+            case v.Retire():
+                return self._retire()
+            case v.Clear():
+                self._clear()
+        return v.Done()
+
+    # --- places --------------------------------------------------------------------------------
+
+    @property
+    def durable(self) -> bool:
+        return self.body.durability == "data"
+
+    def parent_of(self, entry: Entry) -> str:
+        return entry.parent or self.control.parent
+
+    def target(self, entry: Entry) -> str:
+        path = os.path.join(self.parent_of(entry), entry.name)
+        return os.path.join(path, *entry.rest.split("/")) if entry.rest else path
+
+    def new(self, entry: Entry) -> str:
+        path = os.path.join(self.area, "s", str(entry.root))
+        return os.path.join(path, *entry.rest.split("/")) if entry.rest else path
+
+    def old(self, index: int) -> str:
+        return os.path.join(self.area, f"o{index}")
+
+    # --- durability ----------------------------------------------------------------------------
+
+    def _sync_dir(self, path: str) -> None:
+        if self.durable:
+            self.control.ops.sync_dir(path)
+
+    def _sync_area(self) -> None:
+        for path in reversed(self.made):
+            self._sync_dir(path)
+        for path in (os.path.join(self.area, "s"), self.area, self.control.path):
+            self._sync_dir(path)
+        for control in (self.control, *self.others):
+            self._sync_dir(control.parent)  # the name .fstx itself
+        for control in self.others:
+            self._sync_dir(control.path)
+
+    def _sync_targets(self) -> None:
+        folders = {os.path.dirname(self.target(e)): None for e in self.body.entries}
+        sources = {os.path.dirname(self.new(e)): None for e in self.body.entries}
+        for path in folders:
+            if not any(self._below(path, e) for e in self.body.entries):
+                self._sync_dir(path)
+        for path in (*sources, self.area):
+            if self.control.ops.lstat(path) is not None:
+                self._sync_dir(path)
+
+    def _below(self, folder: str, entry: Entry) -> bool:
+        """A directory that was removed can't be synced, and need not."""
+        return entry.kind is v.Kind.REMOVE and self.control.ops.lstat(folder) is None
+
+    # --- locks and checks ------------------------------------------------------------------------
+
+    def _lock(self) -> v.Event:
+        wanted = set()
+        by_parent = {c.parent: c for c in (self.control, *self.others)}
+        for entry in self.body.entries:
+            control = by_parent[self.parent_of(entry)]
+            wanted.add((control.parent, control.of_target(entry.name)))
+        for parent, path in sorted(wanted):
+            control = by_parent[parent]
+            with contextlib.suppress(FileExistsError):
+                if control.ops.lstat(control.locks) is None:
+                    control.ops.mkdir(control.locks)
+            handle = control.ops.lock(path, wait_s=LOCK_WAIT_S)
+            if handle is None:
+                self.complaint = f"another transaction has held the lock of a target in {parent} " + (
+                    f"for {LOCK_WAIT_S:.0f} s"
+                )
+                return v.Refused("conflict")
+            self.locks.append(handle)
+        return v.Done()
+
+    def _check(self) -> v.Event:
+        ops = self.control.ops
+        if ops.lstat(self.area) is None:
+            self.complaint = "the staging area is gone"
+            return v.Refused("gone")
+        complaint = self.check()
+        if complaint:
+            self.complaint = complaint
+            return v.Refused("conflict")
+        folders: dict[str, None] = {}
+        going: set[str] = set()  # removed by an earlier entry, to make way for this one
+        for entry in self.body.entries:
+            target = self.target(entry)
+            found = identity(ops.lstat(target))
+            if found != entry.base and target not in going:
+                self.complaint = f"{target} " + (
+                    "was created" if entry.base is None else "was changed or removed"
+                ) + " by another writer"
+                return v.Refused("exists" if entry.base is None else "conflict")
+            if entry.kind is v.Kind.PUBLISH and identity(ops.lstat(self.new(entry))) != entry.new:
+                self.complaint = f"the staged content of {entry.logical} is gone"
+                return v.Refused("gone")
+            folders[os.path.dirname(target)] = None
+            if entry.kind is v.Kind.REMOVE:
+                going.add(target)
+        for folder in folders:
+            if not os.access(folder, os.W_OK | os.X_OK):
+                self.complaint = f"{folder} is not writable"
+                return v.Refused("failed")
+        self._tell_the_living()
+        return v.Done()
+
+    def _tell_the_living(self) -> None:
+        by_parent = {c.parent: c for c in (self.control, *self.others)}
+        for parent, name in {(self.parent_of(e), e.name) for e in self.body.entries}:
+            if len(by_parent[parent].transactions()) > 1:
+                by_parent[parent].bump(name, secrets.token_hex(8))
+
+    # --- records -------------------------------------------------------------------------------
+
+    def _record(self, kind: v.RecordKind) -> v.Event:
+        path = os.path.join(self.area, kind)
+        self._write(path + ".tmp", encode(self.body))
+        try:
+            self.control.ops.rename(path + ".tmp", path)
+            self._sync_dir(self.area)
+        except OSError as error:
+            self.cause = self.cause or error
+            return v.Unknown()
+        return v.Done()
+
+    def _write(self, path: str, line: bytes) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.control.ops.unlink(path)
+        with self.control.ops.open_new(path) as file:
+            file.write(line)
+            if self.durable:
+                self.control.ops.sync_file(file)
+
+    def _receipt(self) -> None:
+        if not self.body.keyed:
+            return
+        ops = self.control.ops
+        path = self.control.receipt(self.txid)
+        if ops.lstat(self.control.done) is None:
+            with contextlib.suppress(FileExistsError):
+                ops.mkdir(self.control.done)
+            self._sync_dir(self.control.path)
+        self._write(path + ".tmp", seal({"format": 1, "txid": self.txid, **self.receipt}))
+        ops.replace_file(path + ".tmp", path)
+        self._sync_dir(self.control.done)
+
+    # --- renames -------------------------------------------------------------------------------
+
+    def _move(self, entry: Entry, index: int, how: str) -> None:
+        ops = self.control.ops
+        new, target, old = self.new(entry), self.target(entry), self.old(index)
+        if how == "exchange":
+            ops.exchange(new, target)
+        elif how == "aside":
+            ops.rename(target, old)
+        elif how == "restore":
+            self._never_replacing(old, target)
+        elif how == "place" and not entry.tree:
+            ops.replace_file(new, target)
+        elif how == "place":
+            ops.rename(new, target)
+        elif entry.tree and self._is_tree(target):
+            ops.rename(new, target)  # onto an empty directory; refused on any other
+        else:
+            self._never_replacing(new, target)
+
+    def _is_tree(self, path: str) -> bool:
+        stat = self.control.ops.lstat(path)
+        return stat is not None and stat.kind is FileKind.TREE
+
+    def _never_replacing(self, src: str, dst: str) -> None:
+        ops = self.control.ops
+        try:
+            ops.rename_new(src, dst)
+            return
+        except OSError as error:
+            if reason_of(error) != "unsupported":
+                raise
+        if not self._is_tree(src):
+            try:
+                ops.link_new(src, dst)
+            except FileExistsError:
+                raise
+            except OSError:
+                pass_on = True  # no hard links either
+            else:
+                ops.unlink(src)
+                return
+        else:
+            pass_on = True
+        # Only the target's lock protects this one; a non-empty directory refuses by itself.
+        if pass_on and ops.lstat(dst) is not None:
+            raise FileExistsError(f"{dst} exists")
+        ops.rename(src, dst)
+
+    # --- looking -------------------------------------------------------------------------------
+
+    def _inspect(self) -> v.Event:
+        seen = tuple(
+            v.Seen(
+                self._who(self.target(e), e),
+                self._who(self.new(e), e) if e.kind is v.Kind.PUBLISH else v.Who.NONE,
+                self._who(self.old(i), e),
+            )
+            for i, e in enumerate(self.body.entries)
+        )
+        return v.Found(seen, frozenset(read_records(self.control, self.area)))
+
+    def _who(self, path: str, entry: Entry) -> v.Who:
+        found = identity(self.control.ops.lstat(path))
+        if found is None:
+            return v.Who.NONE
+        if same(found, entry.new):
+            return v.Who.NEW
+        return v.Who.BASE if same(found, entry.base) else v.Who.OTHER
+
+    # --- the area ------------------------------------------------------------------------------
+
+    def _fence(self) -> None:
+        if self.area.endswith(FENCED):
+            return
+        fenced = self.control.area(self.txid, FENCED)
+        self.control.ops.rename(self.area, fenced)
+        self.area = fenced
+        self._sync_dir(self.control.path)
+
+    def _retire(self) -> v.Event:
+        if self.keeper is not None:
+            self.keeper.close()
+        trash = self.control.area(self.txid, TRASH)
+        if self.control.ops.lstat(trash) is not None:
+            trash = self.control.area(self.txid + "-" + secrets.token_hex(4), TRASH)
+        self.control.ops.rename(self.area, trash)
+        self.area = trash
+        try:
+            self._sync_dir(self.control.path)
+        except OSError as error:
+            self.cause = self.cause or error
+            return v.Unknown()
+        return v.Done()
+
+    def _clear(self) -> None:
+        self.release()
+        for path in [self.control.area(self.txid, TRASH), self.area]:
+            if path.endswith(TRASH):
+                self.left += remove_tree(self.control.ops, path)
+        if self.control.find_area(self.txid) is None:
+            for control in self.others:
+                with contextlib.suppress(OSError):
+                    control.ops.unlink(control.area(self.txid, REF))
+        self.depart()
+
+    def release(self) -> None:
+        """Let the targets' locks go."""
+        while self.locks:
+            self.locks.pop().release()
+
+    def depart(self) -> None:
+        """Give up liveness and leave the control directories."""
+        self.release()
+        if self.keeper is not None:
+            self.keeper.close()
+        if self.alive is not None:
+            self.alive.release()
+            self.alive = None
+        for control in (self.control, *self.others):
+            control.leave()
+
+
+def same(found: Identity, known: Identity | None) -> bool:
+    """Equal but for the device number, which a reboot may change."""
+    return known is not None and found[1:] == known[1:]
+
+
+def read_records(control: Control, area: str) -> dict[v.RecordKind, RecordBody]:
+    """All valid records of an area.
+
+    Raises
+    ------
+    RecoveryError
+        A record is damaged, of a newer format, or too long; it is named and nothing was changed.
+    """
+    found: dict[v.RecordKind, RecordBody] = {}
+    for kind in _RECORDS:
+        path = os.path.join(area, kind)
+        try:
+            line = control.ops.read_file(path, LIMIT_BYTES)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise RecoveryError(f"{path} can't be read: {error}") from error
+        found[kind] = decode(line, path)
+    return found

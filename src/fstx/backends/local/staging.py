@@ -1,0 +1,239 @@
+"""Staging on a local file system: bytes into the area, under names nobody looks for.
+
+Every attempt writes to a name of its own in ``a/``; only adoption, by the coordinator, moves it to where
+the commit takes it from. A task that runs twice, or a zombie, can therefore do no harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import secrets
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+from fstx.backends.base import wrap_storage_error
+from fstx.backends.ops import Ops
+from fstx.errors import FencedError, StateError
+from fstx.paths import check_path
+from fstx.types import Buffer, Data, StagedObject
+
+HELD_FILES = 31  # as many descriptors wait for their fsync; one more and syncfs is cheaper (rename.md 2)
+_IOV_MAX = 512
+
+
+class Keeper:
+    """Decides how staged contents become durable, and remembers what still has to.
+
+    Up to `HELD_FILES` files stay open until commit and are synced by the descriptor that wrote them (a
+    reopened one can miss a write-back error); from there on one syncfs covers all, where trusted.
+    """
+
+    def __init__(self, ops: Ops, *, durable: bool, fs_fd: int | None) -> None:
+        self._ops = ops
+        self.durable = durable
+        self.fs_fd = fs_fd
+        self._held: list[BinaryIO] = []
+        self._many = False
+        self._lock = threading.Lock()
+
+    def finish(self, file: BinaryIO) -> None:
+        """Take over a completely written file."""
+        if not self.durable:
+            file.close()
+            return
+        if self.fs_fd is None:
+            self._ops.sync_file(file)
+            file.close()
+            return
+        with self._lock:
+            if not self._many and len(self._held) < HELD_FILES:
+                self._held.append(file)
+                return
+            self._many = True
+        file.close()
+
+    def sync(self) -> None:
+        """All contents durable, or OSError; a failed sync is final (never tried again)."""
+        with self._lock:
+            held, self._held = self._held, []
+        try:
+            if self._many and self.fs_fd is not None:
+                self._ops.sync_fs(self.fs_fd)
+            else:
+                for file in held:
+                    self._ops.sync_file(file)
+        finally:
+            for file in held:
+                file.close()
+
+    def close(self) -> None:
+        """Let all descriptors go without syncing."""
+        with self._lock:
+            held, self._held = self._held, []
+            fs_fd, self.fs_fd = self.fs_fd, None
+        for file in held:
+            with contextlib.suppress(OSError):
+                file.close()
+        if fs_fd is not None:
+            self._ops.close_fs(fs_fd)
+
+
+class LocalStagedFile(io.BufferedRandom):
+    """A binary file that becomes an object when its ``with`` block ends; readable and seekable.
+
+    ``write`` accepts any buffer; ``receipt`` is there once the block was left without an exception.
+    """
+
+    def __init__(self, raw: Any, path: str) -> None:
+        super().__init__(raw)
+        self.path = path
+        self._receipt: StagedObject | None = None
+
+    @property
+    def receipt(self) -> StagedObject:
+        if self._receipt is None:
+            raise StateError(f"{self.path!r} is not complete; its receipt comes when the block ends")
+        return self._receipt
+
+
+class LocalStager:
+    """Writes staged objects into an area. Threads share one; another process gets a copy by pickle.
+
+    A copy syncs each file as it is written (it holds nothing until commit), in durable mode.
+    """
+
+    def __init__(self, ops: Ops, area: str, txid: str, *, durable: bool, keeper: Keeper | None) -> None:
+        self._ops = ops
+        self._area = area
+        self._folder = os.path.join(area, "a")
+        self._txid = txid
+        self._durable = durable
+        self._keeper = keeper
+        self._token = secrets.token_hex(6)
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "ops": type(self._ops),
+            "area": self._area,
+            "txid": self._txid,
+            "durable": self._durable,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(  # type: ignore[misc]
+            state["ops"](), state["area"], state["txid"], durable=state["durable"], keeper=None
+        )
+
+    def __repr__(self) -> str:
+        return f"<LocalStager of {self._txid[:12]} in {self._area}>"
+
+    def stage(self, path: str, data: Data, /, *, publisher: bool = False) -> StagedObject:
+        """Stage one whole object.
+
+        Raises
+        ------
+        StorageError
+            Storage failed (no space, no permission); nothing of this object is left.
+        FencedError
+            The area was taken away: this writer was given up for dead.
+        """
+        check_path(path.partition("#")[0])
+        buffers = (data,) if isinstance(data, bytes | bytearray | memoryview) else data
+        file, key = self._create(path)
+        try:
+            size_bytes = write_all(file, buffers)
+            self._finish(file)
+        except BaseException as error:
+            self._discard(file, key)
+            if isinstance(error, OSError):
+                raise wrap_storage_error(error, f"staging {path!r} failed", self._txid) from error
+            raise
+        return StagedObject(path, key, size_bytes, self._txid, publisher)
+
+    @contextmanager
+    def open(self, path: str, /, *, publisher: bool = False) -> Iterator[LocalStagedFile]:
+        """Open a binary writer; the object is complete once the block was left without an exception."""
+        check_path(path.partition("#")[0])
+        raw, key = self._create(path)
+        file = LocalStagedFile(raw, path)
+        try:
+            yield file
+        except BaseException:
+            # Detached before it is closed: nothing buffered is worth flushing to a file that goes.
+            with contextlib.suppress(ValueError, OSError):
+                file.detach()
+            self._discard(raw, key)
+            raise
+        try:
+            if not file.closed:
+                file.flush()
+                file.detach()
+            elif self._durable:
+                raw = self._reopen(key)
+            size_bytes = os.stat(self._at(key)).st_size if raw.closed else raw.seek(0, os.SEEK_END)
+            if not raw.closed:
+                self._finish(raw)
+        except OSError as error:
+            self._discard(raw, key)
+            raise wrap_storage_error(error, f"staging {path!r} failed", self._txid) from error
+        file._receipt = StagedObject(path, key, size_bytes, self._txid, publisher)
+
+    def _reopen(self, key: str) -> Any:
+        """The caller's library closed the file; sync it by a descriptor of our own."""
+        return open(self._at(key), "r+b", buffering=0)
+
+    def _at(self, key: str) -> str:
+        return os.path.join(self._area, key)
+
+    def _create(self, path: str) -> tuple[Any, str]:
+        with self._lock:
+            self._count += 1
+            name = f"{self._token}-{self._count}"
+        try:
+            return self._ops.open_new(os.path.join(self._folder, name)), f"a/{name}"
+        except FileNotFoundError as error:
+            raise FencedError(
+                f"the staging area of transaction {self._txid} is gone, so {path!r} can't be staged: "
+                "it was given up for dead, or is over",
+                txid=self._txid,
+                outcome="aborted",
+            ) from error
+        except OSError as error:
+            raise wrap_storage_error(error, f"staging {path!r} failed", self._txid) from error
+
+    def _finish(self, file: Any) -> None:
+        if self._keeper is not None:
+            self._keeper.finish(file)
+            return
+        if self._durable:
+            self._ops.sync_file(file)
+        file.close()
+
+    def _discard(self, file: Any, key: str) -> None:
+        with contextlib.suppress(OSError):
+            file.close()
+        with contextlib.suppress(OSError):
+            self._ops.unlink(self._at(key))
+
+
+def write_all(file: Any, buffers: Iterable[Buffer]) -> int:
+    """Write buffers one behind the other, without joining them; returns the bytes written."""
+    total = 0
+    views = [memoryview(b).cast("B") for b in buffers if memoryview(b).nbytes]
+    writev = getattr(os, "writev", None)
+    fd = file.fileno() if writev is not None else -1
+    while views:
+        done = writev(fd, views[:_IOV_MAX]) if writev is not None else file.write(views[0])
+        total += done
+        while views and done >= views[0].nbytes:
+            done -= views[0].nbytes
+            views.pop(0)
+        if done:
+            views[0] = views[0][done:]
+    return total

@@ -1,0 +1,456 @@
+"""A transaction on a local file system."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
+
+from fstx import machines
+from fstx.backends.base import BaseTransaction, wrap_storage_error
+from fstx.backends.local.control import Control
+from fstx.backends.local.items import Itemizer, Target, identity
+from fstx.backends.local.perform import Performer
+from fstx.backends.local.records import Entry, Identity, RecordBody
+from fstx.backends.local.staging import Keeper, LocalStager, write_all
+from fstx.backends.ops import FileKind, LockHandle
+from fstx.errors import (
+    CommitError,
+    ConflictError,
+    FencedError,
+    InDoubtError,
+    PathError,
+    StateError,
+    StorageError,
+    TargetBusyError,
+    TargetExistsError,
+)
+from fstx.machines import vocabulary as v
+from fstx.select import Abilities, strategy_at_commit
+from fstx.types import Buffer, Capability, Guarantee, Mode, Snapshot, StagedObject
+
+_COPY_BYTES = 1 << 20
+
+
+class LocalTransaction(BaseTransaction):
+    """Staged beside its targets, on their file system; published by rename, swap or redo."""
+
+    def __init__(
+        self,
+        *,
+        control: Control,
+        others: tuple[Control, ...],
+        targets: tuple[Target, ...],
+        joined: bool,
+        area: str,
+        txid: str,
+        caller_id: str | None,
+        alive: LockHandle,
+        claims: list[LockHandle],
+        abilities: Abilities,
+        guarantee: Guarantee,
+        mode: Mode,
+        entry: str | None,
+        require: frozenset[Capability],
+        created: Sequence[str],
+        keeper: Keeper,
+        on_end: Callable[[], None],
+    ) -> None:
+        super().__init__(
+            txid=caller_id or txid,
+            url=guarantee.url,
+            guarantee=guarantee,
+            mode=mode,
+            entry=entry,
+            roots=tuple(t.name for t in targets) if joined else None,
+            require=require,
+        )
+        self._control = control
+        self._ops = control.ops
+        self._others = others
+        self._targets = targets
+        self._area = area
+        self._txid = txid
+        self._caller_id = caller_id
+        self._alive = alive
+        self._claims = claims
+        self._abilities = abilities
+        self._created = list(created)
+        self._keeper = keeper
+        self._on_end = on_end
+        self._pid = os.getpid()
+        self._items = Itemizer(self._ops, targets, mode, area, joined)
+        durable = guarantee.durability == "data"
+        self._stager = LocalStager(self._ops, area, txid, durable=durable, keeper=keeper)
+        self._made: dict[str, None] = {}
+        self._touched: dict[str, Identity | None] = {}
+        self._moved: set[str] = set()
+
+    def _area_id(self) -> str:
+        return self._txid
+
+    def _must_be_open(self) -> None:
+        if os.getpid() != self._pid:
+            raise StateError(
+                f"transaction {self.id} belongs to process {self._pid}; a forked child may use "
+                "tx.stager(), not the transaction",
+                txid=self.id,
+            )
+        super()._must_be_open()
+
+    # --- staging -------------------------------------------------------------------------------
+
+    def stager(self) -> LocalStager:
+        """A handle that stages from any thread, or pickled from any process of this file system."""
+        return self._stager
+
+    def _adopted(self, receipt: StagedObject, displaced: StagedObject | None) -> None:
+        source = self._source(receipt)
+        if receipt.key in self._moved:
+            raise StateError(f"the receipt of {receipt.path!r} was used already", txid=self.id)
+        stat = self._ops.lstat(source)
+        if stat is None or stat.kind is not FileKind.FILE or stat.size_bytes != receipt.size_bytes:
+            if self._ops.lstat(self._area) is None:
+                raise FencedError(
+                    f"the staging area of transaction {self.id} is gone: it was given up for dead",
+                    txid=self.id,
+                    outcome="aborted",
+                )
+            raise StorageError(
+                f"the staged bytes of {receipt.path!r} are not there whole "
+                f"({receipt.size_bytes} bytes expected, {stat.size_bytes if stat else 'none'} found)",
+                txid=self.id,
+            )
+        destination = self._items.staged_path(receipt.path)
+        try:
+            self._make_folder(os.path.dirname(destination))
+            if displaced is not None:
+                self._ops.replace_file(source, destination)
+            else:
+                self._ops.rename(source, destination)
+        except OSError as error:
+            self._failure = self._failure or error
+            raise wrap_storage_error(error, f"staging {receipt.path!r} failed", self.id) from error
+        self._moved.add(receipt.key)
+
+    def _source(self, receipt: StagedObject) -> str:
+        folder, _, name = receipt.key.partition("/")
+        if folder != "a" or not name or "/" in name or name in (".", "..") or "\\" in name:
+            raise PathError(f"the receipt of {receipt.path!r} has the key {receipt.key!r}")
+        return os.path.join(self._area, "a", name)
+
+    def _make_folder(self, folder: str) -> None:
+        if folder in self._made or folder == os.path.join(self._area, "s"):
+            return
+        self._make_folder(os.path.dirname(folder))
+        with contextlib.suppress(FileExistsError):
+            self._ops.mkdir(folder)
+        self._made[folder] = None
+
+    def _drop(self, receipts: Iterable[StagedObject]) -> None:
+        for receipt in receipts:
+            if receipt.key not in self._moved:
+                with contextlib.suppress(OSError):
+                    self._ops.unlink(self._source(receipt))
+                continue
+            path = self._items.staged_path(receipt.path)
+            with contextlib.suppress(OSError):
+                self._ops.unlink(path)
+            folder = os.path.dirname(path)
+            while folder in self._made:
+                try:
+                    self._ops.rmdir(folder)
+                except OSError:
+                    break  # something else is staged there
+                del self._made[folder]
+                folder = os.path.dirname(folder)
+
+    def _concatenate(
+        self, path: str, pieces: Sequence[Buffer | StagedObject], publisher: bool
+    ) -> StagedObject:
+        with self._stager.open(path, publisher=publisher) as file:
+            raw: Any = file.raw
+            for piece in pieces:
+                if isinstance(piece, StagedObject):
+                    with open(self._source(piece), "rb", buffering=0) as source:
+                        _copy(source, raw)
+                else:
+                    write_all(raw, [piece])
+        return file.receipt
+
+    # --- the view after commit --------------------------------------------------------------------
+
+    def _read_staged(self, receipt: StagedObject, start: int, stop: int | None) -> bytes:
+        return _read(self._items.staged_path(receipt.path), start, stop)
+
+    def _read_base(self, path: str, start: int, stop: int | None) -> bytes:
+        self._no_links(path)
+        try:
+            return _read(self._items.target_path(path), start, stop)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise FileNotFoundError(f"{path!r} is not in {self.url}") from error
+
+    def _no_links(self, path: str) -> None:
+        i, rest = self._items.split(path)
+        place = self._targets[i].path
+        for part in rest.split("/") if rest else ():
+            place = os.path.join(place, part)
+            stat = self._ops.lstat(place)
+            if stat is not None and stat.kind is FileKind.LINK:
+                raise PathError(f"{path!r} leads through the symbolic link {place}")
+
+    def _base_paths(self, prefix: str) -> Iterable[str]:
+        for target in self._targets:
+            logical = target.name if self._roots is not None else ""
+            yield from self._walk(target.path, logical, prefix)
+
+    def _walk(self, place: str, logical: str, prefix: str) -> Iterable[str]:
+        if prefix and logical and not (
+            logical.startswith(prefix) or prefix.startswith(logical + "/") or prefix == logical
+        ):
+            return
+        stat = self._ops.lstat(place)
+        if stat is None:
+            return
+        if stat.kind is not FileKind.TREE:
+            if logical:
+                yield logical
+            return
+        for name, _ in sorted(self._ops.scandir(place)):
+            yield from self._walk(
+                os.path.join(place, name), f"{logical}/{name}" if logical else name, prefix
+            )
+
+    def _exists_in_base(self, path: str) -> bool:
+        i, _ = self._items.split(path)
+        if self._targets[i].base is None:
+            return False
+        return self._ops.lstat(self._items.target_path(path)) is not None
+
+    def _touch(self, path: str) -> None:
+        i, _ = self._items.split(path)
+        if path in self._touched or self._targets[i].base is None or self._mode != "update":
+            return
+        self._touched[path] = identity(self._ops.lstat(self._items.target_path(path)))
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def _publish(self) -> Snapshot:
+        try:
+            entries = self._items.entries(self._changes)
+        except BaseException:
+            self._give_up()
+            raise
+        size_bytes = sum(r.size_bytes for r in self._changes.staged.values())
+        count = len(self._changes.staged)
+        urls = tuple(t.path for t in self._targets)
+        if not entries and self._caller_id is None:
+            self._give_up()
+            return Snapshot(self.id, urls, "none", 0, 0)
+        strategy, how = strategy_at_commit([e.item for e in entries], self._abilities)
+        performer = self._performer(entries, strategy, how)
+        machine = machines.build(
+            strategy, tuple(e.item for e in entries), how=cast(Any, how or "create"), strict=True
+        )
+        try:
+            outcome = performer.run(machine, machine.start())
+        except BaseException as interrupt:
+            self._settle(performer, machine, interrupt, urls)
+            raise
+        finally:
+            self._let_go()
+        return self._conclude(outcome, performer, strategy, Snapshot(
+            self.id, urls, strategy, count, size_bytes,
+        ))
+
+    def _performer(self, entries: tuple[Entry, ...], strategy: str, how: str) -> Performer:
+        own = self._control.parent
+        stored = tuple(
+            Entry(
+                e.kind, "" if e.parent == own else e.parent, e.name, e.rest, e.root, e.tree,
+                e.occupied, e.new, e.base,
+            )
+            for e in entries
+        )
+        body = RecordBody(
+            txid=self._txid,
+            strategy=strategy,
+            how=how,
+            strict=True,
+            keyed=self._caller_id is not None,
+            durability=self._guarantee.durability,
+            entries=stored,
+        )
+        return Performer(
+            control=self._control,
+            others=self._others,
+            txid=self._txid,
+            area=self._area,
+            body=body,
+            alive=self._alive,
+            keeper=self._keeper,
+            made=sorted(self._made),
+            check=self._base_changed,
+            receipt={"id": self._caller_id, "strategy": strategy},
+            network=self._abilities.network,
+        )
+
+    def _base_changed(self) -> str | None:
+        by_parent = {c.parent: c for c in (self._control, *self._others)}
+        for target in self._targets:
+            now = identity(self._ops.lstat(target.path))
+            if self._mode != "create" and target.base is not None and now != target.base:
+                # a file target of an update is compared by the paths that were touched
+                if self._mode == "replace" or target.base[2:] == (0, 0):
+                    return f"{target.path} was replaced by another writer"
+            if (
+                self._mode == "replace"
+                and by_parent[target.parent].generation(target.name) != target.generation
+            ):
+                return f"{target.path} was changed by another transaction"
+        for path, before in self._touched.items():
+            if identity(self._ops.lstat(self._items.target_path(path))) != before:
+                return f"{path!r} was changed by another writer"
+        return None
+
+    def _conclude(
+        self, outcome: v.Outcome, performer: Performer, strategy: str, snapshot: Snapshot
+    ) -> Snapshot:
+        because = performer.complaint or (str(performer.cause) if performer.cause else "")
+        match outcome:
+            case v.Committed(pending=True):
+                self._release(performer)
+                return Snapshot(
+                    snapshot.txid, snapshot.urls, strategy, snapshot.paths, snapshot.size_bytes,
+                    pending=True, reason=because,
+                )
+            case v.Committed():
+                return snapshot
+            case v.Aborted(reason):
+                self._release(performer)
+                self._remove_created()
+                raise self._error(reason, because) from performer.cause
+        self._release(performer)
+        raise InDoubtError(
+            f"storage did not confirm the commit of transaction {self.id} to {self.url} ({because}); "
+            "don't retry: ask fstx.outcome(url, id), or settle it with fstx.recover(url)",
+            txid=self.id,
+            outcome="unknown",
+        ) from performer.cause
+
+    def _error(self, reason: v.Reason, because: str) -> CommitError:
+        kinds: dict[str, type[CommitError]] = {
+            "conflict": ConflictError,
+            "exists": TargetExistsError if self._mode == "create" else ConflictError,
+            "busy": TargetBusyError,
+            "gone": FencedError,
+        }
+        ways = {
+            "conflict": "; read the target again and retry",
+            "exists": "; it was left as it is",
+            "busy": "; close the program that holds it open and retry",
+            "gone": ": this writer was given up for dead, so stop",
+        }
+        return kinds.get(reason, CommitError)(
+            f"transaction {self.id} was not published to {self.url}: {because or reason}"
+            + ways.get(reason, "; the target is as it was"),
+            txid=self.id,
+            outcome="aborted",
+        )
+
+    def _settle(
+        self, performer: Performer, machine: Any, interrupt: BaseException, urls: tuple[str, ...]
+    ) -> None:
+        """Ctrl-C inside commit: decide now, by the way of recovery, and say which way it went."""
+        try:
+            outcome = performer.run(machine, machine.recover())
+        except BaseException as second:
+            self._release(performer)
+            interrupt.add_note(
+                f"transaction {self.id} could not be settled ({second!r}); fstx.recover will"
+            )
+            return
+        if isinstance(outcome, v.Committed):
+            self._state = "committed"
+            self._snapshot = Snapshot(self.id, urls, performer.body.strategy, 0, 0)
+            interrupt.add_note(f"transaction {self.id} is committed")
+        else:
+            interrupt.add_note(f"transaction {self.id} was rolled back")
+            self._remove_created()
+        self._release(performer)
+
+    def _give_up(self) -> None:
+        performer = self._performer((), "rename", "create")
+        machine = machines.discard()
+        try:
+            performer.run(machine, machine.rollback())
+        finally:
+            self._let_go()
+            self._release(performer)
+            self._remove_created()
+
+    def _release(self, performer: Performer) -> None:
+        if performer.alive is not None:
+            performer.depart()
+
+    def _let_go(self) -> None:
+        while self._claims:
+            self._claims.pop().release()
+        for control in (self._control, *self._others):
+            control.leave()
+        self._on_end()
+
+    def _remove_created(self) -> None:
+        """Parents that were made for this transaction go with it, if they are empty."""
+        while self._created:
+            try:
+                self._ops.rmdir(self._created.pop())
+            except OSError:
+                self._created.clear()
+
+    def __del__(self) -> None:
+        if getattr(self, "_state", "") != "open" or getattr(self, "_pid", 0) != os.getpid():
+            return
+        warnings.warn(
+            f"transaction {self.id} on {self.url} was dropped without commit or rollback; "
+            "it is rolled back",
+            ResourceWarning,
+            stacklevel=2,
+        )
+        self.rollback()
+
+
+def _read(path: str, start: int, stop: int | None) -> bytes:
+    with open(path, "rb") as file:
+        if start == 0 and stop is None:
+            return file.read()
+        size = os.fstat(file.fileno()).st_size
+        first, last, _ = slice(start, stop).indices(size)
+        file.seek(first)
+        return file.read(max(0, last - first))
+
+
+def _copy(source: Any, target: Any) -> None:
+    """Append a whole file; inside the kernel where it can be (copy_file_range(2))."""
+    left = os.fstat(source.fileno()).st_size
+    in_kernel = hasattr(os, "copy_file_range")
+    while left:
+        if in_kernel:
+            try:
+                done = os.copy_file_range(source.fileno(), target.fileno(), left)
+            except OSError:
+                in_kernel = False
+                continue
+            if done == 0:
+                break
+            left -= done
+            continue
+        block = source.read(min(left, _COPY_BYTES))
+        if not block:
+            break
+        write_all(target, [block])
+        left -= len(block)
+
+

@@ -1,0 +1,367 @@
+"""The `memory` strategy over fsspec's memory file system: one dictionary swap under a lock.
+
+Serves tests, and as the oracle of every other backend: the smallest code that keeps the contract.
+Readers are plain ``memory://`` readers of the same process. Nothing outlives the process, so there is
+nothing to recover and DURABLE is not promised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import secrets
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
+
+from fstx.backends.base import BaseTransaction
+from fstx.errors import (
+    CapabilityError,
+    ConflictError,
+    PathError,
+    StateError,
+    StorageError,
+    TargetExistsError,
+)
+from fstx.paths import check_path, is_below
+from fstx.types import (
+    Buffer,
+    Capability,
+    Data,
+    Durability,
+    Guarantee,
+    Mode,
+    OutcomeState,
+    Promise,
+    Recovery,
+    Snapshot,
+    StagedObject,
+)
+
+_COMMIT = threading.Lock()
+_CLAIMS: set[str] = set()
+_KEYED: dict[str, OutcomeState] = {}  # target + id -> what became of it
+
+_PROMISES = (
+    Promise(Capability.ATOMIC_OBJECT, True, "objects enter the dictionary whole"),
+    Promise(Capability.ATOMIC_SET, True, "all paths change in one dictionary operation"),
+    Promise(Capability.NO_GAP, True, "a path is overwritten, never deleted first"),
+    Promise(Capability.DURABLE, False, "memory does not outlive the process"),
+    Promise(Capability.RECOVERABLE, True, "staging dies with the process; the store is never between"),
+    Promise(Capability.CONFLICT_DETECTED, True, "identity of touched objects compared under the lock"),
+    Promise(Capability.FENCED, True, "a writer can't outlive the store"),
+    Promise(Capability.REMOTE_STAGING, False, "other processes don't see this memory"),
+    Promise(Capability.SNAPSHOTS, False, "plain paths hold one version"),
+)
+
+
+def open_backend(urls: Sequence[str], *, joined: bool = False, **options: object) -> MemoryBackend:
+    """Entry point of scheme ``memory``. `joined`: paths begin with the name of a target."""
+    if options:
+        raise PathError(f"memory:// takes no options, got {', '.join(sorted(options))}")
+    return MemoryBackend([_key(u) for u in urls], joined=joined)
+
+
+def _key(url: str) -> str:
+    path = url.removeprefix("memory://").strip("/")
+    return check_path(path)
+
+
+class MemoryBackend:
+    """One or several targets in the process's memory file system."""
+
+    def __init__(self, targets: Sequence[str], *, joined: bool) -> None:
+        self._targets = tuple(targets)
+        self._joined = joined
+        names = [t.rpartition("/")[2] for t in targets]
+        if len(set(names)) != len(names):
+            raise PathError(f"targets of one transaction need different names, got {names}")
+
+    @property
+    def url(self) -> str:
+        return "memory://" + self._targets[0]
+
+    def __repr__(self) -> str:
+        return f"MemoryBackend({', '.join(self._targets)})"
+
+    def guarantee(
+        self, *, mode: Mode, durability: Durability, entry: str | None = None
+    ) -> Guarantee:
+        return Guarantee(self.url, "memory", mode, durability, _PROMISES)
+
+    def begin(
+        self,
+        *,
+        mode: Mode,
+        durability: Durability,
+        require: frozenset[Capability],
+        entry: str | None = None,
+        id: str | None = None,
+    ) -> MemoryTransaction:
+        guarantee = self.guarantee(mode=mode, durability=durability, entry=entry)
+        missing = require - guarantee.capabilities
+        if missing:
+            raise CapabilityError(
+                f"{self.url} does not promise {', '.join(sorted(missing))}: "
+                + "; ".join(guarantee[c].reason for c in sorted(missing))
+                + ". Use another target or a lower require="
+            )
+        return MemoryTransaction(self, guarantee, mode, entry, id, require)
+
+    def recover(self) -> Recovery:
+        return Recovery(self.url)
+
+    def outcome(self, id: str, /) -> OutcomeState:
+        return _KEYED.get(f"{self.url} {id}", OutcomeState.UNKNOWN)
+
+    def locate(self, path: str) -> str:
+        """The store's key of a logical path."""
+        if not self._joined:
+            return f"/{self._targets[0]}/{path}"
+        name, _, rest = path.partition("/")
+        for target in self._targets:
+            if target.rpartition("/")[2] == name:
+                return f"/{target}/{rest}" if rest else f"/{target}"
+        raise PathError(f"{path!r} lies in none of the targets")
+
+    @property
+    def roots(self) -> tuple[str, ...] | None:
+        return tuple(t.rpartition("/")[2] for t in self._targets) if self._joined else None
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        return tuple("/" + t for t in self._targets)
+
+
+class _MemoryFile(io.BytesIO):
+    receipt: StagedObject
+
+
+class MemoryStager:
+    """Stages into a dictionary of the transaction; threads of this process only."""
+
+    def __init__(self, txid: str, staged: dict[str, bytes]) -> None:
+        self._txid = txid
+        self._staged = staged
+        self._lock = threading.Lock()
+
+    def stage(self, path: str, data: Data, /, *, publisher: bool = False) -> StagedObject:
+        with self.open(path, publisher=publisher) as file:
+            for piece in _pieces(data):
+                file.write(piece)
+        return file.receipt
+
+    @contextmanager
+    def open(self, path: str, /, *, publisher: bool = False) -> Iterator[_MemoryFile]:
+        check_path(path.partition("#")[0])
+        file = _MemoryFile()
+        yield file
+        key = secrets.token_hex(8)
+        content = file.getvalue()
+        self._staged[key] = content
+        file.receipt = StagedObject(path, key, len(content), self._txid, publisher)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError(
+            "memory:// can't be staged to from another process; use a thread scheduler or a "
+            "target on storage"
+        )
+
+
+def _pieces(data: Data) -> Iterable[Buffer]:
+    return (data,) if isinstance(data, bytes | bytearray | memoryview) else data
+
+
+class MemoryTransaction(BaseTransaction):
+    """A transaction over fsspec's memory file system."""
+
+    def __init__(
+        self,
+        backend: MemoryBackend,
+        guarantee: Guarantee,
+        mode: Mode,
+        entry: str | None,
+        id: str | None,
+        require: frozenset[Capability],
+    ) -> None:
+        super().__init__(
+            txid=id or secrets.token_hex(16),
+            url=backend.url,
+            guarantee=guarantee,
+            mode=mode,
+            entry=entry,
+            roots=backend.roots,
+            require=require,
+        )
+        self._backend = backend
+        self._staged_bytes: dict[str, bytes] = {}
+        self._stager = MemoryStager(self._area_id(), self._staged_bytes)
+        self._touched: dict[str, MemoryFile | None] = {}
+        self._register = f"{backend.url} {id}" if id is not None else None
+        with _COMMIT:
+            self._enter()
+
+    def _area_id(self) -> str:
+        return hashlib.sha256(self._id.encode()).hexdigest()[:32]
+
+    def _enter(self) -> None:
+        if self._register is not None:
+            state = _KEYED.get(self._register)
+            if state is OutcomeState.COMMITTED:
+                self._state = "committed"
+                return
+            if state is OutcomeState.ACTIVE:
+                raise ConflictError(f"transaction {self._id!r} is active already", txid=self._id)
+        if self._mode == "create":
+            for place in self._backend.places:
+                if place in _CLAIMS:
+                    raise ConflictError(
+                        f"another transaction is creating memory:/{place}", txid=self._id
+                    )
+                self._must_be_absent(place)
+            _CLAIMS.update(self._backend.places)
+        if self._register is not None:
+            _KEYED[self._register] = OutcomeState.ACTIVE
+        self._base = {
+            place: self._contents(place) for place in self._backend.places if self._mode == "replace"
+        }
+
+    def _must_be_absent(self, place: str) -> None:
+        for key in MemoryFileSystem.store:
+            if is_below(key, place):
+                raise TargetExistsError(
+                    f"memory:/{place} exists; use overwrite or another mode",
+                    txid=self._id,
+                    outcome="aborted",
+                )
+
+    @staticmethod
+    def _contents(place: str) -> dict[str, MemoryFile]:
+        return {k: f for k, f in MemoryFileSystem.store.copy().items() if is_below(k, place)}
+
+    def stager(self) -> MemoryStager:
+        return self._stager
+
+    def _adopted(self, receipt: StagedObject, displaced: StagedObject | None) -> None:
+        content = self._staged_bytes.get(receipt.key)
+        if content is None or len(content) != receipt.size_bytes:
+            raise StorageError(f"the staged bytes of {receipt.path!r} are not there", txid=self._id)
+        if displaced is not None:
+            self._drop([displaced])
+
+    def _drop(self, receipts: Iterable[StagedObject]) -> None:
+        for receipt in receipts:
+            self._staged_bytes.pop(receipt.key, None)
+
+    def _concatenate(
+        self, path: str, pieces: Sequence[Buffer | StagedObject], publisher: bool
+    ) -> StagedObject:
+        data = [self._staged_bytes[p.key] if isinstance(p, StagedObject) else p for p in pieces]
+        return self._stager.stage(path, data, publisher=publisher)
+
+    def _read_staged(self, receipt: StagedObject, start: int, stop: int | None) -> bytes:
+        return self._staged_bytes[receipt.key][start:stop]
+
+    def _read_base(self, path: str, start: int, stop: int | None) -> bytes:
+        file = MemoryFileSystem.store.get(self._backend.locate(path))
+        if file is None:
+            raise FileNotFoundError(f"{path!r} is not in {self._url}")
+        return bytes(file.getbuffer()[start:stop])
+
+    def _base_paths(self, prefix: str) -> Iterable[str]:
+        roots = self._backend.roots
+        for place in self._backend.places:
+            name = place.rpartition("/")[2]
+            for key in list(MemoryFileSystem.store):
+                if not is_below(key, place):
+                    continue
+                rest = key[len(place) + 1 :]
+                if roots is None:
+                    if rest:
+                        yield rest
+                else:
+                    yield f"{name}/{rest}" if rest else name
+
+    def _exists_in_base(self, path: str) -> bool:
+        where = self._backend.locate(path)
+        return any(is_below(key, where) for key in list(MemoryFileSystem.store))
+
+    def _touch(self, path: str) -> None:
+        if path not in self._touched:
+            self._touched[path] = MemoryFileSystem.store.get(self._backend.locate(path))
+
+    def _publish(self) -> Snapshot:
+        changes = self._changes
+        with _COMMIT:
+            try:
+                self._check_base()
+                new = {
+                    self._backend.locate(path): self._staged_bytes[receipt.key]
+                    for path, receipt in changes.staged.items()
+                }
+                self._swap({k: MemoryFile(None, k, v) for k, v in new.items()})
+            except BaseException:
+                self._leave(OutcomeState.ABORTED)
+                raise
+            self._leave(OutcomeState.COMMITTED)
+        size_bytes = sum(r.size_bytes for r in changes.staged.values())
+        urls = tuple("memory:/" + p for p in self._backend.places)
+        return Snapshot(self._id, urls, "memory", len(changes.staged), size_bytes)
+
+    def _check_base(self) -> None:
+        if self._mode == "create":
+            for place in self._backend.places:
+                self._must_be_absent(place)
+        for place, before in getattr(self, "_base", {}).items():
+            if {k: id(f) for k, f in self._contents(place).items()} != {
+                k: id(f) for k, f in before.items()
+            }:
+                raise ConflictError(f"memory:/{place} was changed meanwhile", txid=self._id)
+        for path, before_file in self._touched.items():
+            if MemoryFileSystem.store.get(self._backend.locate(path)) is not before_file:
+                raise ConflictError(f"{path!r} was changed by another writer", txid=self._id)
+            where = self._backend.locate(path)
+            if path in self._changes.staged and not self._changes.gone(path):
+                for key in list(MemoryFileSystem.store):
+                    if key.startswith(where + "/") or where.startswith(key + "/"):
+                        if self._mode == "replace":
+                            continue
+                        raise PathError(f"{path!r}: a path can't be a file and a directory ({key})")
+
+    def _swap(self, new: dict[str, MemoryFile]) -> None:
+        store = MemoryFileSystem.store
+        going = {self._backend.locate(p) for p in self._changes.removed}
+        if self._mode == "replace" and self._changes.staged:
+            tops = {p.partition("/")[0] for p in self._changes.staged}
+            going.update(
+                place
+                for place in self._backend.places
+                if self._backend.roots is None or place.rpartition("/")[2] in tops
+            )
+        if not any(is_below(key, g) for key in store for g in going):
+            store.update(new)  # one C call: readers see all of it or none
+            return
+        after = {k: f for k, f in store.items() if not any(is_below(k, g) for g in going)}
+        after.update(new)
+        MemoryFileSystem.store = after
+
+    def _leave(self, state: OutcomeState) -> None:
+        if self._mode == "create":
+            _CLAIMS.difference_update(self._backend.places)
+        if self._register is not None:
+            _KEYED[self._register] = state
+        self._staged_bytes.clear()
+
+    def _give_up(self) -> None:
+        with _COMMIT:
+            self._leave(OutcomeState.ABORTED)
+
+    def __del__(self) -> None:
+        # A transaction that was begun and dropped must not hold its claim for ever.
+        if getattr(self, "_state", "") == "open" and hasattr(self, "_base"):
+            _CLAIMS.difference_update(self._backend.places if self._mode == "create" else ())
+
+
+__all__ = ["MemoryBackend", "MemoryTransaction", "StateError", "open_backend"]

@@ -1,0 +1,104 @@
+"""From URLs to a backend: by scheme, through the entry-point group ``fstx.backends``.
+
+An entry point names a callable ``open_backend(urls, *, joined, **options) -> Backend``. Another package
+that registers one for its scheme is found without any import of it in user code.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeAlias
+
+from fstx.errors import CapabilityError, PathError, UsageError
+from fstx.protocol import Backend
+
+GROUP = "fstx.backends"
+URL: TypeAlias = "str | os.PathLike[str]"
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)(://|::)")
+
+
+def as_url(url: URL) -> str:
+    """A URL or plain path as text; paths of ``pathlib`` and ``upath`` are accepted.
+
+    Raises
+    ------
+    PathError
+        Empty, not text, or with NUL.
+    """
+    text: Any
+    if isinstance(url, str):
+        text = url
+    elif hasattr(url, "protocol") and hasattr(url, "storage_options"):
+        text = str(url)  # UPath: its os.fspath exists for local paths only
+    elif isinstance(url, os.PathLike):
+        text = os.fspath(url)
+    else:
+        raise PathError(f"a URL must be a str or a path, not {type(url).__name__}: {url!r}")
+    if not isinstance(text, str):
+        raise PathError(f"a URL must be text, not {type(text).__name__}: {text!r}")
+    if not text.strip():
+        raise PathError("the URL is empty; name a target, for example out/scene")
+    if "\x00" in text:
+        raise PathError(f"the URL {text!r} contains NUL")
+    return text
+
+
+def scheme_of(url: str) -> str:
+    """The scheme that selects the backend; ``file`` for a plain path (also ``C:\\...``)."""
+    match = _SCHEME.match(url)
+    return match.group(1).lower() if match else "file"
+
+
+@cache
+def _entry_points() -> dict[str, EntryPoint]:
+    return {e.name: e for e in entry_points(group=GROUP)}
+
+
+_BUILT_IN: dict[str, str] = {
+    "file": "fstx.backends.local:open_backend",
+    "local": "fstx.backends.local:open_backend",
+    "memory": "fstx.backends.memory:open_backend",
+}
+
+
+def schemes() -> tuple[str, ...]:
+    """All schemes that have a backend, sorted."""
+    return tuple(sorted({*_BUILT_IN, *_entry_points()}))
+
+
+def backend(urls: Sequence[str], *, joined: bool = False, **options: Any) -> Backend:
+    """The backend for targets of one scheme.
+
+    Raises
+    ------
+    PathError
+        The targets have different schemes.
+    CapabilityError
+        No backend is registered for the scheme.
+    """
+    found = {scheme_of(u) for u in urls}
+    if len(found) != 1:
+        raise PathError(
+            f"the targets of one transaction share a scheme; got {', '.join(sorted(found))}"
+        )
+    scheme = found.pop()
+    point = _entry_points().get(scheme)
+    if point is None and scheme in _BUILT_IN:
+        point = EntryPoint(scheme, _BUILT_IN[scheme], GROUP)
+    if point is None:
+        raise CapabilityError(
+            f"no backend for {scheme}:// ({urls[0]}); there are {', '.join(schemes())}. "
+            f"A package adds one by an entry point of the group {GROUP!r}"
+        )
+    factory: Callable[..., Backend] = point.load()
+    try:
+        return factory(urls, joined=joined, **options)
+    except TypeError as error:
+        if "unexpected keyword" in str(error):
+            raise UsageError(f"the backend of {scheme}:// does not know an option: {error}") from error
+        raise

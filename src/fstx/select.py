@@ -1,0 +1,149 @@
+"""Choose the strategy, and say what it keeps: pure, from what a probe found.
+
+One table for `guarantee`, for `begin` and for the choice at commit, so that they can't disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fstx.machines.vocabulary import Item, Kind
+from fstx.types import Capability, Durability, Guarantee, Mode, Promise
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a local place was seen to do. ``*_proof`` says how it was seen."""
+
+    system: str
+    fs_name: str
+    exchange: bool
+    create: bool  # rename that never replaces
+    locks: bool
+    sync_dirs: bool
+    sync_fs: bool
+    fold_case: bool
+
+    @property
+    def network(self) -> bool:
+        """True where the file system isn't known to be local to this kernel."""
+        return self.system == "linux" and not self.fs_name
+
+
+def strategy_at_begin(mode: Mode, occupied: int, targets: int, abilities: Abilities) -> str:
+    """The strategy a transaction will need at most. `occupied`: targets that hold something."""
+    if mode == "update" and occupied:
+        return "redo" if abilities.system != "windows" else "swap"
+    if targets > 1:
+        if mode == "replace" and occupied:
+            return "swap"
+        return "redo" if abilities.system != "windows" else "swap"
+    if mode == "replace" and occupied:
+        return "rename" if abilities.exchange else "swap"
+    return "rename"
+
+
+def strategy_at_commit(items: Iterable[Item], abilities: Abilities) -> tuple[str, str]:
+    """The strategy for these items, and for `rename` how: ``create``, ``place`` or ``exchange``."""
+    listed = tuple(items)
+    if len(listed) == 1 and listed[0].kind is Kind.PUBLISH:
+        item = listed[0]
+        if not item.occupied:
+            return "rename", "create"
+        if not item.tree:
+            return "rename", "place"
+        return ("rename", "exchange") if abilities.exchange else ("swap", "")
+    replaced_tree = any(i.kind is Kind.PUBLISH and i.tree and i.occupied for i in listed)
+    if abilities.system == "windows" or replaced_tree:
+        return "swap", ""
+    return "redo", ""
+
+
+def guarantee(
+    url: str,
+    *,
+    mode: Mode,
+    durability: Durability,
+    entry: str | None,
+    occupied: int,
+    targets: int,
+    abilities: Abilities,
+) -> Guarantee:
+    """What is promised at a local place."""
+    strategy = strategy_at_begin(mode, occupied, targets, abilities)
+    one_switch = strategy == "rename"
+    swap_one = strategy == "swap" and targets == 1 and mode != "update"
+    windows = abilities.system == "windows"
+    if one_switch:
+        atomic_set = (True, "one rename switches the whole tree", _switch_proof(mode, occupied, abilities))
+    elif swap_one:
+        atomic_set = (True, "one rename brings the whole tree, after a moment of absence", "")
+    elif entry is not None:
+        atomic_set = (True, f"readers enter by {entry!r}, replaced last; parts have new names", "")
+    else:
+        atomic_set = (
+            False,
+            "several renames in place: readers may meet old and new files until they are done; "
+            "name an entry=, write a new tree, or use tx::",
+            "",
+        )
+    data = durability == "data"
+    rows = [
+        (Capability.ATOMIC_OBJECT, True, "every file arrives by rename", "rename(2)"),
+        (Capability.ATOMIC_SET, *atomic_set),
+        (
+            Capability.NO_GAP,
+            strategy != "swap",
+            "nothing is absent in between"
+            if strategy != "swap"
+            else "old content is moved aside before the new arrives",
+            "",
+        ),
+        (
+            Capability.DURABLE,
+            data and abilities.sync_dirs,
+            "files, directories and parents are synced"
+            if data and abilities.sync_dirs
+            else "durability='none': a kill is survived, loss of power is not"
+            if not data
+            else "this system has no call that syncs a directory",
+            ("syncfs" if abilities.sync_fs else "fsync") if data and abilities.sync_dirs else "",
+        ),
+        (Capability.RECOVERABLE, True, f"fstx.recover settles by the {strategy} journal", ""),
+        (
+            Capability.CONFLICT_DETECTED,
+            abilities.locks,
+            "base identity compared under the target's lock"
+            if abilities.locks
+            else "locks don't exclude each other here",
+            "probe: two descriptions exclude each other" if abilities.locks else "probe",
+        ),
+        (Capability.FENCED, True, "recovery renames the staging area away first", ""),
+        (Capability.REMOTE_STAGING, True, "any process that sees this file system may stage", ""),
+        (Capability.SNAPSHOTS, False, "plain paths hold one version; use tx::", ""),
+    ]
+    notes = _notes(mode, strategy, abilities, windows)
+    promises = tuple(Promise(c, kept, why, proof if kept else "") for c, kept, why, proof in rows)
+    return Guarantee(url, strategy, mode, durability, promises, notes)
+
+
+def _switch_proof(mode: Mode, occupied: int, abilities: Abilities) -> str:
+    if mode == "replace" and occupied:
+        return "probe: exchange of two directories"
+    return "probe: rename that never replaces" if abilities.create else "rename under the lock"
+
+
+def _notes(mode: Mode, strategy: str, abilities: Abilities, windows: bool) -> tuple[str, ...]:
+    notes = []
+    if strategy == "rename" and mode == "replace":
+        notes.append("a reader that resolves each path anew may read old files, then new ones")
+    if abilities.network:
+        notes.append("the file system is not known to be local: locks may not reach other hosts")
+    if abilities.system == "macos":
+        notes.append("the macOS calls were written from Apple's manual and have not been run")
+    if windows:
+        notes.append("open handles make a replacement fail cleanly with TargetBusyError")
+    if abilities.fold_case:
+        notes.append("names that differ by case only are one name here")
+    return tuple(notes)
