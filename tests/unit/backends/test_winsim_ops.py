@@ -419,6 +419,7 @@ def test_release_leaves_the_file_to_its_next_holder(pc: Machine) -> None:
 
     pc.disk.let_go = let_go_and_hand_over  # type: ignore[method-assign]
     first.release()
+    pc.disk.let_go = sim_let_go  # type: ignore[method-assign]
     assert "l" in pc.tree()
     assert pc.ops.lock(pc.at("l"), wait_s=0) is None
     assert pc.clock.pauses == []
