@@ -1,3 +1,79 @@
-"""fstx: transactions for any fsspec URL."""
+"""fstx: transactions for any fsspec URL.
+
+A job that writes many files publishes all of them or none; a killed job leaves nothing that a reader
+can see and nothing that a retry stumbles over.
+
+    import fstx
+
+    with fstx.begin("out/scene", entry="index.json") as tx:
+        tx.stage("tiles/0_0.bin", data)
+        tx.stage("index.json", b"{}")
+
+    fstx.write(array, "out/dem.vrt", crs="EPSG:4326", transform=...)
+"""
+
+from fstx.errors import (
+    CapabilityError,
+    CommitError,
+    ConflictError,
+    FencedError,
+    InDoubtError,
+    PathError,
+    RecoveryError,
+    ResumeError,
+    StateError,
+    StorageError,
+    TargetBusyError,
+    TargetExistsError,
+    TransactionError,
+    UsageError,
+)
+from fstx.front import begin, guarantee, outcome, recover, write
+from fstx.protocol import Backend, StagedFile, Stager, Transaction
+from fstx.types import (
+    Capability,
+    Guarantee,
+    OutcomeState,
+    Promise,
+    Recovery,
+    Settled,
+    Snapshot,
+    StagedObject,
+)
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Backend",
+    "Capability",
+    "CapabilityError",
+    "CommitError",
+    "ConflictError",
+    "FencedError",
+    "Guarantee",
+    "InDoubtError",
+    "OutcomeState",
+    "PathError",
+    "Promise",
+    "Recovery",
+    "RecoveryError",
+    "ResumeError",
+    "Settled",
+    "Snapshot",
+    "StagedFile",
+    "StagedObject",
+    "Stager",
+    "StateError",
+    "StorageError",
+    "TargetBusyError",
+    "TargetExistsError",
+    "Transaction",
+    "TransactionError",
+    "UsageError",
+    "__version__",
+    "begin",
+    "guarantee",
+    "outcome",
+    "recover",
+    "write",
+]
