@@ -144,10 +144,22 @@ class ShardSink:
                 raise
 
     def close(self) -> tuple[StagedObject, ...]:
-        """Complete what is open, as `partial` says. Further chunks are refused."""
+        """Complete what is open, as `partial` says. Further chunks are refused.
+
+        Raises
+        ------
+        UsageError
+            Chunks are missing and `partial` is ``"error"``; everything open was dropped.
+        StorageError
+            A shard failed before; everything open was dropped.
+        """
         with self._lock:
             self._over = True
             shards = list(self._shards.values())
+        for shard in shards:
+            if shard.failure is not None:
+                self.discard()
+                raise StorageError(f"shard {shard.path} failed before") from shard.failure
         if self._partial == "error":
             short = [s for s in shards if s.left]
             untouched = self._layout.shard_count() - len(shards)
@@ -162,7 +174,7 @@ class ShardSink:
         receipts: list[StagedObject] = []
         for shard in shards:
             with shard.lock:
-                if shard.failure is None and not shard.over:
+                if not shard.over:
                     receipts += self._complete(shard)
         return tuple(receipts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import pickle
 import tracemalloc
 from collections.abc import Iterator
@@ -11,11 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.zarrdict import begin, clean_memory, published, write
 
 from fstx.errors import UsageError
 from fstx.layouts import npy
 from fstx.plan import ArraySpec
+from support.zarrdict import begin, clean_memory, published, write
 
 
 @pytest.fixture(autouse=True)
@@ -199,7 +200,7 @@ def test_any_chunking_gives_the_same_bytes(shape: tuple, dtype: str, data: st.Da
     array = rng.integers(0, 2, shape).astype(dtype)
     cuts = sorted(data.draw(st.lists(st.integers(0, shape[0]), max_size=3)))
     edges = [0, *cuts, shape[0]]
-    lengths = tuple(b - a for a, b in zip(edges, edges[1:], strict=False))
+    lengths = tuple(b - a for a, b in itertools.pairwise(edges))
     plan = npy.plan("a.npy", ArraySpec(shape, array.dtype, (lengths, *((n,) for n in shape[1:]))))
     write(plan, array)
     assert published()["a.npy"] == saved(array)
