@@ -22,6 +22,7 @@ class Changes:
     def __init__(self) -> None:
         self.staged: dict[str, StagedObject] = {}
         self.removed: dict[str, None] = {}  # in the order of the calls
+        self.size_bytes = 0  # of all that is staged
         self._spelling: dict[str, str] = {}  # folded path or directory -> as spelled
         self._directories: dict[str, int] = {}  # directory -> number of staged paths below
 
@@ -54,6 +55,7 @@ class Changes:
         path = self.check(receipt.path)
         before = self.staged.get(path)
         self.staged[path] = receipt
+        self.size_bytes += receipt.size_bytes - (before.size_bytes if before else 0)
         if before is None:
             self._spelling[fold(path)] = path
             for name in parents(path):
@@ -74,7 +76,7 @@ class Changes:
         return dropped
 
     def _forget(self, path: str) -> None:
-        del self.staged[path]
+        self.size_bytes -= self.staged.pop(path).size_bytes
         self._spelling.pop(fold(path), None)
         for name in parents(path):
             self._directories[name] -= 1

@@ -98,15 +98,7 @@ class Itemizer:
         PathError
             A staged path is a file where the target has a directory, or the reverse.
         """
-        roots: dict[int, _Node] = {}
-        for path, receipt in changes.staged.items():
-            i, rest = self.split(path)
-            node = roots.setdefault(i, _Node())
-            node.publisher |= receipt.publisher
-            for part in rest.split("/") if rest else ():
-                node = node.children.setdefault(part, _Node())
-                node.publisher |= receipt.publisher
-            node.leaf = True
+        roots = self._roots(changes)
         going = {self.target_path(path): path for path in changes.removed}
         found: list[Ranked] = []
         for i, node in roots.items():
@@ -118,6 +110,23 @@ class Itemizer:
             i, rest = self.split(path)
             self._remove(i, rest, found, _REMOVAL)
         return tuple(entry for _, entry in sorted(found, key=lambda ranked: ranked[0]))
+
+    def _roots(self, changes: Changes) -> dict[int, _Node]:
+        """Staged paths as trees, by target. A tree that moves whole is not looked into: O(1)."""
+        if not self._joined and (
+            self._mode != "update" or self._ops.lstat(self._targets[0].path) is None
+        ):
+            return {0: _Node()} if changes.staged else {}
+        roots: dict[int, _Node] = {}
+        for path, receipt in changes.staged.items():
+            i, rest = self.split(path)
+            node = roots.setdefault(i, _Node())
+            node.publisher |= receipt.publisher
+            for part in rest.split("/") if rest else ():
+                node = node.children.setdefault(part, _Node())
+                node.publisher |= receipt.publisher
+            node.leaf = True
+        return roots
 
     def _whole(self, i: int, node: _Node) -> Ranked:
         stat = self._ops.lstat(self._targets[i].path)

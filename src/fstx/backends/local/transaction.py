@@ -243,7 +243,7 @@ class LocalTransaction(BaseTransaction):
         except BaseException:
             self._give_up()
             raise
-        size_bytes = sum(r.size_bytes for r in self._changes.staged.values())
+        size_bytes = self._changes.size_bytes
         count = len(self._changes.staged)
         urls = tuple(t.path for t in self._targets)
         if not entries and self._caller_id is None:
@@ -293,6 +293,7 @@ class LocalTransaction(BaseTransaction):
             keeper=self._keeper,
             made=sorted(self._made),
             check=self._base_changed,
+            claims=self._claims,
             receipt={"id": self._caller_id, "strategy": strategy},
             network=self._abilities.network,
         )
