@@ -1,0 +1,30 @@
+"""Layouts spell formats: names and bytes, decided before any work. One module each, loaded on demand."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+from fstx.errors import UsageError
+
+_MODULES = {"npy": "npy", "vrt": "vrt", "zarr": "zarr3"}
+_SUFFIXES = {".npy": "npy", ".vrt": "vrt", ".zarr": "zarr"}
+
+
+def choose(name: str, layout: str | None = None) -> ModuleType:
+    """The layout module for a target's name, or the one that is named.
+
+    Every layout module has ``plan(name, spec, **options)`` and ``OPTIONS``, the names of the options.
+    Raises UsageError for an unknown layout, and for a suffix that tells none.
+    """
+    known = ", ".join(_MODULES)
+    if layout is not None:
+        if layout not in _MODULES:
+            raise UsageError(f"layout={layout!r} is unknown; known: {known}")
+        return import_module(f"fstx.layouts.{_MODULES[layout]}")
+    for suffix, found in _SUFFIXES.items():
+        if name.lower().endswith(suffix):
+            return import_module(f"fstx.layouts.{_MODULES[found]}")
+    raise UsageError(
+        f"the suffix of {name!r} names no layout; known: {', '.join(_SUFFIXES)}; or pass layout= ({known})"
+    )
