@@ -162,7 +162,8 @@ class LocalBackend:
                 promised = self._promise(abilities, mode, durability, entry)
                 refuse_missing(promised, require)
                 self._check_mounts()
-                alive = self._control.try_alive(txid)
+                # A cleaner that has just seen the new name may hold it for a moment.
+                alive = self._ops.lock(self._control.alive(txid), wait_s=1.0)
                 if alive is None:
                     raise ConflictError(f"transaction {id!r} is active in another process", txid=id)
                 undo.callback(alive.release)
