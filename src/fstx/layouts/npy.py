@@ -140,7 +140,9 @@ class NpyPlan:
         if block.shape != expected:
             raise UsageError(f"{self.name}: block {index} has shape {block.shape}, not {expected}")
         if block.dtype.newbyteorder("=") != self.dtype.newbyteorder("="):
-            raise UsageError(f"{self.name}: block {index} has dtype {block.dtype}, not {self.dtype}")
+            raise UsageError(
+                f"{self.name}: block {index} has dtype {block.dtype}, not {self.dtype}"
+            )
         block = block.astype(self.dtype, copy=False)
         if self.composed:
             number = index[0] if index else 0
@@ -153,7 +155,7 @@ class NpyPlan:
         with stager.open(self.name) as file:
             file.write(header)
             for piece in _pieces(block):
-                file.write(raw_bytes(piece))
+                file.write(raw_bytes(np.ascontiguousarray(piece)))
         return (file.receipt,)
 
     def finish(self, tx: Transaction, receipts: Sequence[StagedObject], /) -> None:
@@ -181,7 +183,6 @@ def _pieces(array: Host) -> Any:
     return np.nditer(
         array,
         flags=["external_loop", "buffered", "zerosize_ok"],
-        op_flags=[["readonly", "contig"]],
         buffersize=max(1, SLAB_BYTES // max(1, array.dtype.itemsize)),
         order="C",
     )

@@ -199,11 +199,12 @@ class ZarrPlan:
         per_shard = tuple(o // i for o, i in zip(outer, self.codec.shape, strict=True))
         return ShardLayout(f"{self.name}/c", self.shape, outer, ShardFormat(self.codec, per_shard))
 
-    def sink(self, stager: Stager, /, *, partial: Partial = "error") -> StatelessSink | ShardSink:
+    def sink(self, stager: Stager, /, *, partial: Partial = "fill") -> StatelessSink | ShardSink:
         """A sink for blocks of this process.
 
         Of a sharded array it is a `ShardSink`, which takes single inner chunks too by
-        `write_chunk`; `partial` says what becomes of chunks that never came.
+        `write_chunk`. Who hands over blocks knows whether all of them came; with
+        ``partial="error"`` the sink checks that as well.
         """
         if self.shards is None:
             return StatelessSink(self, stager)

@@ -166,6 +166,13 @@ def test_dtypes_that_the_format_cannot_hold_are_refused(dtype: np.dtype) -> None
         npy.plan("a.npy", ArraySpec((2,), dtype))
 
 
+def test_dtypes_that_lose_their_meaning_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """H3: an extension type whose description reads back as another type is refused."""
+    monkeypatch.setattr(np.lib.format, "dtype_to_descr", lambda dtype: "|V4")
+    with pytest.raises(UsageError, match="come back"):
+        npy.plan("a.npy", ArraySpec((2,), np.dtype("f4")))
+
+
 def test_bad_calls_are_refused() -> None:
     """Options, unknown chunk lengths, wrong blocks: named, before anything is staged."""
     spec = ArraySpec((4,), np.dtype("f4"))
