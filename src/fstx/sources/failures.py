@@ -6,7 +6,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import NoReturn
 
 from fstx.errors import TransactionError
 from fstx.plan import Index
@@ -57,28 +56,25 @@ class Failures:
         attach_others(first, others)
         return first
 
-    def raise_first(self, fallback: BaseException) -> NoReturn:
-        """Raise the earliest failure with its own traceback."""
-        first = self.first(fallback)
-        assert first is not None
-        if first is not fallback and first.__context__ is None:
-            first.__suppress_context__ = True
-        raise first
-
 
 def attach_others(first: BaseException, others: list[BaseException]) -> None:
-    """Keep later failures with the first: in ``others`` of the library's errors, else as notes."""
-    fresh = [e for e in others if e is not first]
-    if not fresh:
-        return
+    """Keep later failures with the first: in ``others`` of the library's errors, else as notes.
+
+    Attaching the same failures again changes nothing.
+    """
     if isinstance(first, TransactionError):
-        first.others = (*first.others, *fresh)
+        known = {id(e) for e in (first, *first.others)}
+        first.others = (*first.others, *(e for e in others if id(e) not in known))
         return
-    for error in fresh[:_MOST_NOTES]:
+    notes = []
+    for error in others[:_MOST_NOTES]:
         text = "".join(traceback.format_exception_only(error)).strip()
-        first.add_note(f"also failed: {text}")
-    if len(fresh) > _MOST_NOTES:
-        first.add_note(f"and {len(fresh) - _MOST_NOTES} more failures")
+        notes.append(f"also failed: {text}")
+    if len(others) > _MOST_NOTES:
+        notes.append(f"and {len(others) - _MOST_NOTES} more failures")
+    for note in notes:
+        if note not in getattr(first, "__notes__", ()):
+            first.add_note(note)
 
 
 def writing(index: Index) -> str:

@@ -50,7 +50,10 @@ class SettlingPool(Executor):
         self._pending: set[Future[Any]] = set()
         self._lock = threading.Lock()
         self._processes = isinstance(inner, ProcessPoolExecutor)
-        self._max_workers: int = getattr(inner, "_max_workers", 1)
+        workers: int = getattr(inner, "_max_workers", 1)
+        # dask keeps as many batches in flight as the pool says it has workers. One more for each
+        # thread of ours is waiting when it gets free, so that no thread waits for the coordinator.
+        self._max_workers = workers if self._processes or not owned else 2 * workers
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         if not self._processes:
