@@ -36,6 +36,7 @@ from fstx.machines.vocabulary import (
     Refused,
     Retire,
     Seen,
+    Stuck,
     SyncArea,
     SyncData,
     SyncTargets,
@@ -210,6 +211,9 @@ class Journal(Base):
                     return self._forward(state, state.todo[1:])
                 if isinstance(event, Unknown):
                     return self._on(state, At.FORWARD_LOOK, Inspect())
+                if state.recovering and why(event) == "exists":
+                    # a stranger's content is in the way, and no later run will find it otherwise
+                    return state, Stuck(f"item {state.todo[0].item}: something is at the target")
                 return state, Committed(pending=True)
             case At.FORWARD_LOOK:
                 if isinstance(event, Found) and made(state.todo[0], event):
