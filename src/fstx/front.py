@@ -217,9 +217,12 @@ class _Job:
         try:
             return self._begin(urls, "create")
         except TargetExistsError as error:
+            own = self.plan.names[0] + "."
+            if not any(name.startswith(own) for name in self.plan.names):
+                raise
             tx = self._begin(urls, "update")
             stale = list(tx.paths())
-            if not stale or any(not p.startswith(self.plan.names[0] + ".") for p in stale):
+            if not stale or not all(path.startswith(own) for path in stale):
                 tx.rollback()
                 raise error from None
             for path in stale:  # a sidecar of an index that is gone must not describe the new one

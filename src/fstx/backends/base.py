@@ -212,7 +212,7 @@ class BaseTransaction(ABC):
         """
         with self._lock:
             self._must_be_open()
-            self._allowed(check_path(path))
+            self._allowed(check_path(path), removing=True)
             staged = any(is_below(p, path) for p in self._changes.staged)
             based = not self._changes.gone(path) and self._exists_in_base(path)
             if not staged and not based:
@@ -350,14 +350,15 @@ class BaseTransaction(ABC):
             self._allowed(path)
             self._touch(path)
 
-    def _allowed(self, path: str) -> None:
+    def _allowed(self, path: str, *, removing: bool = False) -> None:
         if self._roots is not None and path.partition("/")[0] not in self._roots:
             raise PathError(
                 f"{path!r} lies in none of the targets; paths begin with one of "
                 + ", ".join(repr(r) for r in self._roots)
             )
         if (
-            self._entry is not None
+            not removing
+            and self._entry is not None
             and Capability.ATOMIC_SET in self._require
             and path != self._entry
             and not self._changes.gone(path)

@@ -245,7 +245,8 @@ class LocalTransaction(BaseTransaction):
             raise
         size_bytes = self._changes.size_bytes
         count = len(self._changes.staged)
-        urls = tuple(t.path for t in self._targets)
+        changed = {(e.parent, e.name) for e in entries}
+        urls = tuple(t.path for t in self._targets if (t.parent, t.name) in changed)
         if not entries and self._caller_id is None:
             self._give_up()
             return Snapshot(self.id, urls, "none", 0, 0)
@@ -366,7 +367,7 @@ class LocalTransaction(BaseTransaction):
     ) -> None:
         """Ctrl-C inside commit: decide now, by the way of recovery, and say which way it went."""
         try:
-            outcome = performer.run(machine, machine.recover())
+            outcome = performer.settle(machine)
         except BaseException as second:
             self._release(performer)
             interrupt.add_note(
@@ -377,9 +378,11 @@ class LocalTransaction(BaseTransaction):
             self._state = "committed"
             self._snapshot = Snapshot(self.id, urls, performer.body.strategy, 0, 0)
             interrupt.add_note(f"transaction {self.id} is committed")
-        else:
+        elif isinstance(outcome, v.Aborted):
             interrupt.add_note(f"transaction {self.id} was rolled back")
             self._remove_created()
+        else:
+            interrupt.add_note(f"transaction {self.id} is not settled yet; fstx.recover settles it")
         self._release(performer)
 
     def _give_up(self) -> None:
