@@ -3,7 +3,8 @@
 `SimDisk` is the machine: open handles with their share modes, names whose deletion is pending,
 locks, other programs, a scripted virus scanner. `WinSim` is one process on it and has the calls of
 `fstx.backends.ops._wincrt.Crt`. A process can be killed at its k-th call that changes something:
-that call raises `Killed`, its handles and locks go, and every later call raises too.
+that call raises `Killed`, its handles and locks go, and every later call raises too. It can also
+be interrupted, as by Ctrl-C: that call raises KeyboardInterrupt, and the process goes on.
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ class SimDisk:
 
     processes: list[WinSim] = field(default_factory=list)
 
-    def process(self, kill_at: int | None = None) -> WinSim:
-        self.processes.append(WinSim(self, kill_at))
+    def process(self, kill_at: int | None = None, interrupt_at: int | None = None) -> WinSim:
+        self.processes.append(WinSim(self, kill_at, interrupt_at))
         return self.processes[-1]
 
     def shut_down(self) -> None:
@@ -128,10 +129,14 @@ class SimDisk:
                 raise windows_error(123, path)
             if name.split(".")[0].casefold() in RESERVED:
                 raise windows_error(123, path)
+            if name == os.curdir:
+                continue
             if not os.path.isdir(here):
                 raise windows_error(3, path)
-            same = (e for e in os.listdir(here) if e.casefold() == name.casefold())
-            here = os.path.normpath(os.path.join(here, next(same, name)))
+            if not os.path.lexists(os.path.join(here, name)):
+                same = (e for e in os.listdir(here) if e.casefold() == name.casefold())
+                name = next(same, name)
+            here = os.path.join(here, name)
         return here
 
 
@@ -162,9 +167,12 @@ class SimFile(io.FileIO):
 class WinSim:
     """One process."""
 
-    def __init__(self, disk: SimDisk, kill_at: int | None = None) -> None:
+    def __init__(
+        self, disk: SimDisk, kill_at: int | None = None, interrupt_at: int | None = None
+    ) -> None:
         self.disk = disk
         self.kill_at = kill_at
+        self.interrupt_at = interrupt_at
         self.calls = 0
         self.dead = False
         self.files: list[SimFile] = []
@@ -176,6 +184,8 @@ class WinSim:
         if self.calls == self.kill_at:
             self.dead = True
             raise Killed(f"at call {self.calls}")
+        if self.calls == self.interrupt_at:
+            raise KeyboardInterrupt
         self.disk.tick()
 
     def alive(self) -> None:

@@ -298,8 +298,10 @@ class LocalBackend:
                 "run fstx.recover and read what it says",
                 txid=txid,
             ) from error
-        except OSError as error:
+        except BaseException as error:
             self._unmake_area(txid)
+            if not isinstance(error, OSError):
+                raise
             raise wrap_storage_error(error, f"can't stage beside the target in {area}") from error
         return area
 

@@ -16,9 +16,10 @@ _BUSY = {errno.EBUSY, errno.ETXTBSY}
 _AMBIGUOUS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO if hasattr(errno, "EREMOTEIO") else errno.EIO}
 
 _WIN_EXISTS = {80, 183, 145}
-_WIN_BUSY = {5, 32, 33}
+_WIN_BUSY = {32, 33}  # 5 only where it outlasted the patience: then errno is EBUSY
 _WIN_UNSUPPORTED = {1, 50, 87}
 _WIN_GONE = {2, 3}
+_WIN_AMBIGUOUS = {59, 64, 121}  # the network share went away before it answered
 
 
 def reason_of(error: OSError) -> Reason:
@@ -54,7 +55,10 @@ def event_of(error: OSError, *, network: bool) -> Event:
 
     On a network file system a lost reply makes success look like ENOENT or EEXIST.
     """
-    if getattr(error, "winerror", None) is None and (
+    code = getattr(error, "winerror", None)
+    if code in _WIN_AMBIGUOUS:
+        return Unknown()
+    if code is None and (
         error.errno in _AMBIGUOUS
         or (network and error.errno in {errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.EINTR})
     ):

@@ -20,6 +20,7 @@ from fstx.paths import CONTROL_NAME, fold
 
 ALIVE, REF, GENERATION, CLAIM = ".alive", ".ref", ".gen", ".claim"
 FENCED, TRASH = ".fenced", ".trash"
+PROBE = "probe-"
 _ENTER_WAIT_S = 30.0
 
 
@@ -100,14 +101,16 @@ class Control:
             if self.ops.lstat(self.path) is None:
                 return
             with self._while_locked():
-                if any(name.endswith(ALIVE) for name, _ in self.ops.scandir(self.path)):
+                entries = list(self.ops.scandir(self.path))
+                for name, _ in entries:
+                    if name.startswith(PROBE):  # probes run under this lock: its owner is dead
+                        remove_tree(self.ops, os.path.join(self.path, name))
+                if any(name.endswith(ALIVE) for name, _ in entries):
                     return
-                for name, _ in list(self.ops.scandir(self.locks)):
-                    if name.endswith(GENERATION):
-                        self.ops.unlink(os.path.join(self.locks, name))
-                for path in (self.locks, self.done):
-                    with contextlib.suppress(OSError):
-                        self.ops.rmdir(path)
+                # Nobody lives here, so nobody holds a lock, a claim, or a base to compare with.
+                remove_tree(self.ops, self.locks)
+                with contextlib.suppress(OSError):
+                    self.ops.rmdir(self.done)
             self.ops.rmdir(self.path)
 
     @contextlib.contextmanager

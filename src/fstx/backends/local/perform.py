@@ -54,17 +54,41 @@ class Performer:
     cause: OSError | None = None
     complaint: str = ""
     locks: list[LockHandle] = field(default_factory=list)
+    claims: list[LockHandle] = field(default_factory=list)  # released before liveness is given up
+    position: tuple[Any, v.Effect] | None = None  # of the machine that runs or was interrupted
     left: list[OSError] = field(default_factory=list)
 
     def run(self, machine: Any, first: tuple[Any, v.Effect]) -> v.Outcome:
         """Drive a machine to its outcome."""
         state, effect = first
         while True:
+            self.position = state, effect
             event = self.perform(effect)
             state, after = machine.step(state, event)
             if isinstance(after, v.Committed | v.Aborted | v.InDoubt | v.Stuck):
                 return after
             effect = after
+
+    def settle(self, machine: Any) -> v.Outcome:
+        """Bring an interrupted run to an outcome: by recovery, unless it had retired already.
+
+        A retired area is being deleted, so it tells nothing any more; the machine's position does.
+        """
+        trash = self.control.area(self.txid, TRASH)
+        if self.control.ops.lstat(self.area) is None and self.control.ops.lstat(trash) is not None:
+            self.area = trash
+        if self.position is None or not self.area.endswith(TRASH):
+            return self.run(machine, machine.recover())
+        state, effect = self.position
+        if isinstance(effect, v.Retire):
+            try:
+                self._sync_dir(self.control.path)
+                state, effect = machine.step(state, v.Done())
+            except OSError as error:
+                self.cause = self.cause or error
+                outcome: v.Outcome = machine.step(state, v.Unknown())[1]
+                return outcome
+        return self.run(machine, (state, effect))
 
     def perform(self, effect: v.Effect) -> v.Event:
         """Carry out one effect; storage errors become events."""
@@ -160,6 +184,7 @@ class Performer:
     # --- locks and checks ------------------------------------------------------------------------
 
     def _lock(self) -> v.Event:
+        self.release()  # an interrupted commit that settles itself may hold them already
         wanted = set()
         by_parent = {c.parent: c for c in (self.control, *self.others)}
         for entry in self.body.entries:
@@ -365,6 +390,8 @@ class Performer:
     def depart(self) -> None:
         """Give up liveness and leave the control directories."""
         self.release()
+        while self.claims:
+            self.claims.pop().release()
         if self.keeper is not None:
             self.keeper.close()
         if self.alive is not None:

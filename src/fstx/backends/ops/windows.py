@@ -155,7 +155,7 @@ class WindowsOps:
         self.rmdir(dst)
         try:
             self._move(self._crt.rename, src, dst)
-        except OSError:
+        except BaseException:  # Ctrl-C as well
             if self.lstat(dst) is None:
                 self._crt.mkdir(dst)
             raise
@@ -377,9 +377,9 @@ class _WindowsLock:
 
     def release(self) -> None:
         """Let go and delete the file, unless another process has it by now."""
-        drop, self._drop = self._drop, None
-        if drop is not None:
-            drop()
+        if self._drop is not None:
+            self._drop()  # when Ctrl-C comes in between, the next call finishes it
+            self._drop = None
 
 
 def _check_name(path: str) -> None:

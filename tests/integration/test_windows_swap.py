@@ -1,0 +1,258 @@
+"""The local backend on a simulated Windows: swap, open readers, scanners, kills at every call."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fstx.backends.local import LocalBackend
+from fstx.backends.ops.windows import WindowsOps
+from fstx.errors import TargetBusyError
+from fstx.types import Mode
+from support.winsim import Killed, SimDisk
+
+Files = dict[str, bytes]
+
+
+class Clock:
+    """Time that passes in `sleep` alone."""
+
+    now_s = 0.0
+
+    def sleep(self, pause_s: float) -> None:
+        self.now_s += pause_s
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+class Machine:
+    """A simulated Windows whose disk is a directory; targets lie in its root."""
+
+    def __init__(self, root: Path, **options: Any) -> None:
+        root.mkdir(exist_ok=True)
+        self.root = root
+        self.clock = Clock()
+        self.disk = SimDisk(str(root), **options)
+
+    def backend(self, *names: str, joined: bool = False, **faults: Any) -> LocalBackend:
+        ops = WindowsOps(
+            self.disk.process(**faults),
+            sleep=self.clock.sleep,
+            monotonic=self.clock.monotonic,
+            jitter=lambda: 0.5,
+        )
+        return LocalBackend([str(self.root / n) for n in names], joined=joined, ops=ops)
+
+    def put(self, files: Files) -> None:
+        for name, data in files.items():
+            path = self.root / name
+            if name.endswith("/"):
+                path.mkdir(parents=True)
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+    def found(self) -> Files:
+        """All that lies on the disk; a directory counts where it is empty or the library's own."""
+        found: Files = {}
+        for path in sorted(self.root.rglob("*")):
+            name = str(path.relative_to(self.root))
+            if path.is_file():
+                found[name] = path.read_bytes()
+            elif not any(path.iterdir()) or path.name == ".fstx":
+                found[name + "/"] = b""
+        return found
+
+
+@dataclass(frozen=True)
+class Job:
+    """A transaction, with what lies on the disk before and after it."""
+
+    old: Files
+    new: Files
+    write: Files
+    remove: tuple[str, ...] = ()
+    mode: Mode = "replace"
+    names: tuple[str, ...] = ("t",)
+    joined: bool = False
+    also: tuple[Files, ...] = field(default=())  # other states that a kill may leave
+
+    def run(self, machine: Machine, *, fail: bool = False, **faults: Any) -> Any:
+        backend = machine.backend(*self.names, joined=self.joined, **faults)
+        with backend.begin(mode=self.mode, durability="data", require=frozenset()) as tx:
+            for path, data in self.write.items():
+                tx.stage(path, data)
+            for path in self.remove:
+                tx.remove(path)
+            if fail:
+                raise RuntimeError("stop")
+        return tx
+
+    def recover(self, machine: Machine, **faults: Any) -> Any:
+        return machine.backend(*self.names, joined=self.joined, **faults).recover()
+
+
+JOBS = {
+    "new tree": Job(
+        old={"other": b"o"},
+        new={"other": b"o", "t/a": b"A", "t/s/b": b"B"},
+        write={"a": b"A", "s/b": b"B"},
+        mode="create",
+    ),
+    "replaced tree": Job(
+        old={"t/a": b"1", "t/s/c": b"2"},
+        new={"t/a": b"A", "t/s/b": b"B"},
+        write={"a": b"A", "s/b": b"B"},
+    ),
+    "empty target": Job(
+        old={"t/": b""},
+        new={"t/a": b"A"},
+        write={"a": b"A"},
+        mode="create",
+        also=({},),  # between the removal of the empty directory and the rename
+    ),
+    "several files": Job(
+        old={"t/a": b"1", "t/s/b": b"2", "t/r": b"3", "t/keep": b"4"},
+        new={"t/a": b"A", "t/s/b": b"B", "t/n": b"N", "t/keep": b"4"},
+        write={"a": b"A", "s/b": b"B", "n": b"N"},
+        remove=("r",),
+        mode="update",
+    ),
+    "one file": Job(old={"f": b"1"}, new={"f": b"F"}, write={"f": b"F"}, names=("f",), joined=True),
+    "two targets": Job(
+        old={"t/a": b"1", "u": b"2"},
+        new={"t/a": b"A", "u": b"U"},
+        write={"t/a": b"A", "u": b"U"},
+        names=("t", "u"),
+        joined=True,
+    ),
+}
+
+
+@pytest.fixture(params=list(JOBS))
+def job(request: pytest.FixtureRequest) -> Job:
+    return JOBS[request.param]
+
+
+def test_commit(job: Job, tmp_path: Path) -> None:
+    """A18, A23 on Windows: the new state whole, nothing left beside it."""
+    machine = Machine(tmp_path)
+    machine.put(job.old)
+    job.run(machine)
+    assert machine.found() == job.new
+    assert machine.disk.handles == []
+    assert machine.clock.now_s == 0
+
+
+def test_rollback(job: Job, tmp_path: Path) -> None:
+    """An exception in the body leaves the old state and nothing else."""
+    machine = Machine(tmp_path)
+    machine.put(job.old)
+    with pytest.raises(RuntimeError, match="stop"):
+        job.run(machine, fail=True)
+    assert machine.found() == job.old
+
+
+@pytest.mark.parametrize("calls", [1, 3, 6])
+def test_commit_under_antivirus(job: Job, calls: int, tmp_path: Path) -> None:
+    """A scanner that holds every new and renamed entry for some calls delays a commit, no more."""
+    machine = Machine(tmp_path, antivirus_calls=calls)
+    machine.put(job.old)
+    job.run(machine)
+    assert machine.found() == job.new
+    assert machine.clock.now_s > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "held"),
+    [
+        ("replaced tree", "t/s/c"),
+        ("replaced tree", "t"),
+        ("several files", "t/s/b"),
+        ("several files", "t/r"),
+        ("one file", "f"),
+        ("two targets", "u"),
+        ("two targets", "t/a"),
+    ],
+)
+def test_permanent_reader(name: str, held: str, tmp_path: Path) -> None:
+    """A reader that stays: TargetBusyError after the patience, all rolled back, nothing left."""
+    job, machine = JOBS[name], Machine(tmp_path)
+    machine.put(job.old)
+    machine.disk.hold(str(tmp_path / held))
+    with pytest.raises(TargetBusyError) as caught:
+        job.run(machine)
+    assert (caught.value.outcome, caught.value.retryable) == ("aborted", True)
+    assert machine.found() == job.old
+    assert 4 < machine.clock.now_s < 15
+
+
+def killed_at_each_call(job: Job, tmp_path: Path) -> Any:
+    """One machine for every call at which the commit can be killed; ends with a whole run."""
+    for k in itertools.count(1):
+        machine = Machine(tmp_path / str(k))
+        machine.put(job.old)
+        try:
+            job.run(machine, kill_at=k)
+        except Killed:
+            yield k, machine
+        else:
+            assert k > 10
+            assert machine.found() == job.new
+            return
+
+
+def settled(job: Job, machine: Machine) -> bool:
+    return machine.found() in (job.old, job.new, *job.also)
+
+
+def test_kill_at_every_call(job: Job, tmp_path: Path) -> None:
+    """A23: killed at any call, recovery brings the old or the new state whole, without leftovers."""
+    for k, machine in killed_at_each_call(job, tmp_path):
+        job.recover(machine)
+        assert settled(job, machine), (k, machine.found())
+        assert not job.recover(machine), k
+
+
+def test_kill_of_every_recovery(job: Job, tmp_path: Path) -> None:
+    """A23: recoveries killed at their first, second, third... call, one after the other."""
+    for k, machine in killed_at_each_call(job, tmp_path):
+        for j in itertools.count(1):
+            try:
+                job.recover(machine, kill_at=j)
+            except Killed:
+                continue
+            break
+        assert settled(job, machine), (k, j, machine.found())
+
+
+def test_next_run_recovers_by_itself(job: Job, tmp_path: Path) -> None:
+    """A23: after a kill the same job simply runs again, and ends in the new state."""
+    again = replace(job, mode="replace" if job.mode == "create" else job.mode, remove=())
+    for k, machine in killed_at_each_call(job, tmp_path):
+        again.run(machine)
+        found = machine.found()
+        assert found in (job.new, job.new | {f"t/{r}": job.old[f"t/{r}"] for r in job.remove}), k
+
+
+def test_interrupt_at_every_call(job: Job, tmp_path: Path) -> None:
+    """A24: Ctrl-C at any call leaves nothing behind, the state whole, and says which one it is."""
+    for k in itertools.count(1):
+        machine = Machine(tmp_path / str(k))
+        machine.put(job.old)
+        try:
+            job.run(machine, interrupt_at=k)
+        except KeyboardInterrupt as interrupt:
+            found = machine.found()
+            assert found in (job.old, job.new), (k, found)
+            said = "committed" in "".join(getattr(interrupt, "__notes__", []))
+            assert said == (found == job.new), k
+            assert machine.clock.now_s < 1, k
+        else:
+            assert machine.found() == job.new
+            break
