@@ -297,6 +297,13 @@ def test_unaligned_chunks_are_rechunked_to_similar_blocks() -> None:
     )
 
 
+def test_rechunked_blocks_are_whole_shards_where_they_reach() -> None:
+    """F16: blocks as large as a shard end on shard borders, so that a block streams its shards."""
+    spec = ArraySpec((100,), np.dtype("f4"), ((44, 44, 12),))
+    assert zarr3.plan("d", spec, chunks=8, shards=32).grid == ((32, 32, 32, 4),)
+    assert zarr3.plan("d", spec, chunks=8, shards=64).grid == ((48, 48, 4),)
+
+
 def test_default_chunks() -> None:
     """Without `chunks`: the array's own where regular, else at most 1 MiB, within given shards."""
     regular = ArraySpec((10, 7), np.dtype("f4"), ((4, 4, 2), (7,)))
