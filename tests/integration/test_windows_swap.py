@@ -11,8 +11,14 @@ import pytest
 
 from fstx.backends.local import LocalBackend
 from fstx.backends.ops.windows import WindowsOps
-from fstx.errors import TargetBusyError
-from fstx.types import Mode
+from fstx.errors import (
+    CommitError,
+    ConflictError,
+    PathError,
+    TargetBusyError,
+    TargetExistsError,
+)
+from fstx.types import Capability, Mode, OutcomeState
 from support.winsim import Killed, SimDisk
 
 Files = dict[str, bytes]
@@ -256,3 +262,105 @@ def test_interrupt_at_every_call(job: Job, tmp_path: Path) -> None:
         else:
             assert machine.found() == job.new
             break
+
+
+# --- what is promised, refused and reported -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "strategy", "no_gap", "atomic_set"),
+    [
+        ("new tree", "rename", True, True),
+        ("replaced tree", "swap", False, True),
+        ("several files", "swap", False, False),
+        ("two targets", "swap", False, False),
+    ],
+)
+def test_guarantee(
+    name: str, strategy: str, no_gap: bool, atomic_set: bool, tmp_path: Path
+) -> None:
+    """The gap of a swap is told, and so is what Windows can't make durable; nothing is left."""
+    job, machine = JOBS[name], Machine(tmp_path)
+    machine.put(job.old)
+    promised = machine.backend(*job.names, joined=job.joined).guarantee(
+        mode=job.mode, durability="data"
+    )
+    assert promised.strategy == strategy
+    assert (Capability.NO_GAP in promised) == no_gap
+    assert (Capability.ATOMIC_SET in promised) == atomic_set
+    assert Capability.RECOVERABLE in promised
+    assert Capability.CONFLICT_DETECTED in promised
+    assert Capability.DURABLE not in promised
+    assert machine.found() == job.old
+
+
+def test_retry_after_the_reader_left(tmp_path: Path) -> None:
+    """TargetBusyError is retryable: the same job succeeds once the file is closed."""
+    job, machine = JOBS["replaced tree"], Machine(tmp_path)
+    machine.put(job.old)
+    reader = machine.disk.hold(str(tmp_path / "t/a"))
+    with pytest.raises(TargetBusyError):
+        job.run(machine)
+    machine.disk.let_go(reader)
+    job.run(machine)
+    assert machine.found() == job.new
+
+
+def test_first_creator_wins(tmp_path: Path) -> None:
+    """Two creators of one target: the second is refused while the first lives, and afterwards."""
+    job, machine = JOBS["new tree"], Machine(tmp_path)
+    machine.put(job.old)
+    with machine.backend("t").begin(mode="create", durability="data", require=frozenset()) as tx:
+        tx.stage("a", b"A")
+        with pytest.raises(ConflictError):
+            job.run(machine)
+        tx.stage("s/b", b"B")
+    with pytest.raises(TargetExistsError):
+        job.run(machine)
+    assert machine.found() == job.new
+
+
+def test_recovery_leaves_the_living_alone(tmp_path: Path) -> None:
+    """A held lock is life: recovery by another process touches nothing of a running transaction."""
+    job, machine = JOBS["replaced tree"], Machine(tmp_path)
+    machine.put(job.old)
+    with machine.backend("t").begin(mode="replace", durability="data", require=frozenset()) as tx:
+        tx.stage("a", b"A")
+        report = job.recover(machine)
+        assert [row.state for row in report.settled] == [OutcomeState.ACTIVE]
+        tx.stage("s/b", b"B")
+    assert machine.found() == job.new
+
+
+def test_read_only_target_is_not_called_busy(tmp_path: Path) -> None:
+    """The read-only attribute does not go away by waiting: another error, at once."""
+    job, machine = JOBS["one file"], Machine(tmp_path)
+    machine.put(job.old)
+    (tmp_path / "f").chmod(0o444)
+    with pytest.raises(CommitError) as caught:
+        job.run(machine)
+    assert not isinstance(caught.value, TargetBusyError)
+    assert machine.clock.now_s == 0
+    assert machine.found() == job.old
+
+
+def test_read_only_files_of_a_replaced_tree_go(tmp_path: Path) -> None:
+    """Displaced content is deleted whatever its attributes."""
+    job, machine = JOBS["replaced tree"], Machine(tmp_path)
+    machine.put(job.old)
+    (tmp_path / "t/a").chmod(0o444)
+    job.run(machine)
+    assert machine.found() == job.new
+
+
+def test_names_are_refused_before_a_byte_is_written(tmp_path: Path) -> None:
+    """B9: a name that Windows can't hold, as target and as path."""
+    machine = Machine(tmp_path)
+    with pytest.raises(PathError, match="device"):
+        machine.backend("nul.zarr")
+    with (
+        machine.backend("t").begin(mode="create", durability="none", require=frozenset()) as tx,
+        pytest.raises(PathError, match="contains ':'"),
+    ):
+        tx.stage("s/a:b", b"x")
+    assert ".fstx/" not in machine.found()

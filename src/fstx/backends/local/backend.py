@@ -19,6 +19,7 @@ from fstx.backends.local.recovery import Recoverer
 from fstx.backends.local.staging import Keeper
 from fstx.backends.local.transaction import LocalTransaction
 from fstx.backends.ops import FileKind, LockHandle, Ops
+from fstx.backends.ops.windows import name_problem
 from fstx.errors import (
     CapabilityError,
     ConflictError,
@@ -64,6 +65,8 @@ class LocalBackend:
                 )
             if CONTROL_NAME in path.split(os.sep):
                 raise PathError(f"{given} lies in {CONTROL_NAME}/, which is the library's own")
+            if ops.name == "windows" and (problem := name_problem(name)):
+                raise PathError(f"{given}: Windows can't hold a name that {problem}")
         if len(set(names)) != len(names):
             raise PathError(f"targets of one transaction need different names, got {names}")
         parents = sorted({os.path.dirname(p) for p in self._paths})

@@ -16,6 +16,7 @@ from fstx.backends.local.perform import Performer
 from fstx.backends.local.records import Entry, Identity, RecordBody
 from fstx.backends.local.staging import Keeper, LocalStager, write_all
 from fstx.backends.ops import FileKind, LockHandle
+from fstx.backends.ops.windows import name_problem
 from fstx.errors import (
     CommitError,
     ConflictError,
@@ -90,6 +91,13 @@ class LocalTransaction(BaseTransaction):
 
     def _area_id(self) -> str:
         return self._txid
+
+    def _allowed(self, path: str, *, removing: bool = False) -> None:
+        super()._allowed(path, removing=removing)
+        if self._ops.name == "windows":
+            for part in path.split("/"):
+                if problem := name_problem(part):
+                    raise PathError(f"{path!r}: Windows can't hold a name that {problem}")
 
     def _must_be_open(self) -> None:
         if os.getpid() != self._pid:
