@@ -299,9 +299,13 @@ RENAME = [
     Mutant(
         "RENAME-6", "a stranger's content kept", "rename exchange, strangers", instead(KeepsForeign)
     ),
-    Mutant("RENAME-7", "no second look", "rename exchange, strangers", hear(At.BACK_LOOK, new_is_back)),
+    Mutant(
+        "RENAME-7", "no second look", "rename exchange, strangers", hear(At.BACK_LOOK, new_is_back)
+    ),
     Mutant("RENAME-7", "not synced", "rename exchange, strangers", skip_at(At.UNDONE)),
-    Mutant("RENAME-8", "failed sync ignored", "rename create, faults", hear(At.FINISH, bad_as_done)),
+    Mutant(
+        "RENAME-8", "failed sync ignored", "rename create, faults", hear(At.FINISH, bad_as_done)
+    ),
     *_ordered("RENAME-9", "rename exchange, faults"),
     Mutant("RENAME-10", "drops unseen", "rename place, faults", drops(At.LOOK)),
     Mutant(
@@ -338,7 +342,9 @@ SWAP = [
     Mutant("SWAP-10", "pending told as done", "swap file, faults", pending_as(Committed())),
     Mutant("SWAP-10", "pending told as aborted", "swap file, faults", pending_as(Aborted("busy"))),
     *_ordered("SWAP-11", "swap file+tree, faults"),
-    Mutant("SWAP-12", "failed restore ignored", "swap file, two faults", hear(At.RESTORE, bad_as_done)),
+    Mutant(
+        "SWAP-12", "failed restore ignored", "swap file, two faults", hear(At.RESTORE, bad_as_done)
+    ),
     Mutant("SWAP-12", "dropped", "swap file, two faults", drops(At.RESTORE)),
     Mutant(
         "SWAP-13",
@@ -352,8 +358,12 @@ SWAP = [
         "swap file, faults",
         hear(At.FORWARD, unknown_as_done),
     ),
-    Mutant("SWAP-14", "back in spite of commit", "swap file, faults", hear(At.INSPECT, without_commit)),
-    Mutant("SWAP-14", "forward without commit", "swap file, two faults", hear(At.INSPECT, with_commit)),
+    Mutant(
+        "SWAP-14", "back in spite of commit", "swap file, faults", hear(At.INSPECT, without_commit)
+    ),
+    Mutant(
+        "SWAP-14", "forward without commit", "swap file, two faults", hear(At.INSPECT, with_commit)
+    ),
     Mutant("SWAP-15", "makes room", "swap file, a stranger", instead(SetsAside)),
     Mutant(
         "SWAP-15",
@@ -388,7 +398,12 @@ REDO = [
         "REDO-6", "unknown taken for done", "redo file, faults", hear(At.FORWARD, unknown_as_done)
     ),
     *_ordered("REDO-7", "redo file+tree, faults"),
-    Mutant("REDO-8", "back in spite of commit", "redo file+tree, faults", hear(At.INSPECT, without_commit)),
+    Mutant(
+        "REDO-8",
+        "back in spite of commit",
+        "redo file+tree, faults",
+        hear(At.INSPECT, without_commit),
+    ),
     Mutant("REDO-8", "moves repeated", "redo file+tree, faults", instead(Repeats)),
     Mutant("REDO-9", "places over a stranger's", "redo file, a stranger", instead(PlacesOver)),
 ]
@@ -447,23 +462,39 @@ RECOVER = [
 ALL = frozenset({"trees", "A", "C", "P"})
 PERFORMER = [
     Mutant("REC-1", "file not synced", "redo file, faults", rules=Rules(record_syncs_file=False)),
-    Mutant("REC-1", "area not synced", "redo file+tree, faults", rules=Rules(record_syncs_area=False)),
+    Mutant(
+        "REC-1", "area not synced", "redo file+tree, faults", rules=Rules(record_syncs_area=False)
+    ),
     *(
         Mutant("EFFECT-1", "refused after all", scene, rules=Rules(refused_is_sure=False))
         for scene in ("rename place, faults", "redo file, two faults")
     ),
     *(
-        Mutant("EFFECT-2", f"without {what}", "redo file+tree, faults", rules=Rules(area_syncs=ALL - {what}))
+        Mutant(
+            "EFFECT-2",
+            f"without {what}",
+            "redo file+tree, faults",
+            rules=Rules(area_syncs=ALL - {what}),
+        )
         for what in sorted(ALL)
     ),
-    Mutant("EFFECT-3", "one directory", "redo file+tree, faults", rules=Rules(targets_sync_all=False)),
-    Mutant("EFFECT-3", "not the area", "rename create, faults", rules=Rules(targets_sync_area=False)),
+    Mutant(
+        "EFFECT-3", "one directory", "redo file+tree, faults", rules=Rules(targets_sync_all=False)
+    ),
+    Mutant(
+        "EFFECT-3", "not the area", "rename create, faults", rules=Rules(targets_sync_area=False)
+    ),
     Mutant("EFFECT-4", "not synced", "redo file, faults", rules=Rules(retire_syncs=False)),
     Mutant(
-        "EFFECT-5", "swept at once", "rename exchange, faults", rules=Rules(trash_synced_first=False)
+        "EFFECT-5",
+        "swept at once",
+        "rename exchange, faults",
+        rules=Rules(trash_synced_first=False),
     ),
     Mutant("EFFECT-6", "by descriptor", "rename create, fenced", rules=Rules(area_by_name=False)),
-    Mutant("EFFECT-7", "base not compared", "rename place, strangers", rules=Rules(checks_base=False)),
+    Mutant(
+        "EFFECT-7", "base not compared", "rename place, strangers", rules=Rules(checks_base=False)
+    ),
 ]
 
 MUTANTS = [*RENAME, *SWAP, *REDO, *RECOVER, *PERFORMER]

@@ -238,9 +238,7 @@ class Explorer:
                 self.need(pending or found <= {"new"}, f"says {outcome}, targets are {found}")
                 return "committed" if not pending else node.told or "pending"
             case Aborted():
-                self.need(
-                    node.told not in ("committed", "pending"), f"{outcome} after {node.told}"
-                )
+                self.need(node.told not in ("committed", "pending"), f"{outcome} after {node.told}")
                 self.need(found <= {"old"}, f"says {outcome}, targets are {found}")
                 return "aborted"
             case Stuck():
@@ -319,7 +317,10 @@ class Explorer:
         self.need(safe <= survivors(disk), f"recovery destroyed a stranger's content: {words}")
         stuck = any(w.startswith("Stuck") for w in words)
         if stuck:
-            self.need(bool(node.touched) and not scene.rivals, f"recovery is stuck without a stranger: {words}")
+            self.need(
+                bool(node.touched) and not scene.rivals,
+                f"recovery is stuck without a stranger: {words}",
+            )
             self.report.settled.add("stuck")
             return
         left = [s for s in ("X", "X.fenced", "X.trash") if get(scene, disk, s)]
@@ -418,7 +419,11 @@ def _advance(explorer: Explorer, disk: Disk, actor: Actor) -> tuple[Disk, Actor]
 
 
 def race(
-    scene: Scene, wrap: Wrap = lambda m: m, *, starts: Iterable[Disk] = (), touched: int | None = None
+    scene: Scene,
+    wrap: Wrap = lambda m: m,
+    *,
+    starts: Iterable[Disk] = (),
+    touched: int | None = None,
 ) -> Report:
     """Interleave an owner and a recoverer, or two recoverers from each of `starts`, effect by effect."""
     explorer = Explorer(scene, wrap)
@@ -447,7 +452,9 @@ def race(
             told = {"Committed": "committed", "Aborted": "aborted"}.get(type(one.then).__name__, "")
             if isinstance(one.then, Committed) and one.then.pending:
                 told = "pending"
-            explorer.report.outcomes |= {(a.who, a.then) for a in (one, two) if isinstance(a.then, OUTCOMES)}
+            explorer.report.outcomes |= {
+                (a.who, a.then) for a in (one, two) if isinstance(a.then, OUTCOMES)
+            }
             node = Node("dead", disk, told=told, touched=strange)
             explorer.current = None
             explorer.nobody(node)

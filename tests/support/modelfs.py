@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from typing import NamedTuple
 
 from fstx.machines.vocabulary import (
@@ -129,9 +129,7 @@ class Scene:
     def dirs(self) -> tuple[str, ...]:
         """The directory of each slot; the targets lie in two."""
         where = {"ctl": "P0", "X": "C", "X.fenced": "C", "X.trash": "C", "done": "D"}
-        return tuple(
-            f"P{int(s[1:]) % 2}" if s[0] == "T" else where.get(s, "A") for s in self.slots
-        )
+        return tuple(f"P{int(s[1:]) % 2}" if s[0] == "T" else where.get(s, "A") for s in self.slots)
 
     @property
     def excuses(self) -> bool:
@@ -169,9 +167,7 @@ def _written(state: tuple[str, ...], writes: tuple[tuple[int, str], ...]) -> tup
     return tuple(new)
 
 
-def apply(
-    scene: Scene, disk: Disk, writes: dict[str, str], *, synced: bool = False
-) -> Disk:
+def apply(scene: Scene, disk: Disk, writes: dict[str, str], *, synced: bool = False) -> Disk:
     """One directory operation; `synced` is a stranger's, durable at once with what it was put upon."""
     slots = tuple((scene.at[name], value) for name, value in writes.items())
     live = _written(disk.live, slots)
@@ -315,7 +311,9 @@ def perform(
             do({"X": "", "X.fenced": "A"})
             return steps, Done()
         case SyncTargets():
-            for where in sorted({d for s, d in zip(scene.slots, scene.dirs, strict=True) if s[0] == "T"}):
+            for where in sorted(
+                {d for s, d in zip(scene.slots, scene.dirs, strict=True) if s[0] == "T"}
+            ):
                 if scene.rules.targets_sync_all or where == "P0":
                     flush(where)
             if here is None:
@@ -440,7 +438,7 @@ def _move(scene: Scene, disk: Disk, move: Move, me: str) -> dict[str, str] | Ref
 # --- what storage may answer instead ---
 
 
-@lru_cache(maxsize=None)
+@cache
 def other_answers(effect: Effect, steps: int, sure: bool) -> tuple[tuple[int, Event], ...]:
     """Pairs of (primitive operations done, answer) besides the plain answer; `steps` counts operations."""
     last = steps

@@ -57,7 +57,7 @@ def _scenes() -> list[Scene]:
                 ),
             ]
         made.append(
-Scene(f"{strategy} file, two strangers", strategy, SETS["file"], strangers=2, crashes=1)
+            Scene(f"{strategy} file, two strangers", strategy, SETS["file"], strangers=2, crashes=1)
         )
         made.append(
             Scene(

@@ -1,9 +1,10 @@
 """What the commit machines have in common: the way in, the way out, and roll-forward.
 
-    start    DATA - AREA - LOCK - CHECK - (the machine's own steps) - FINISH - RECEIPT - RETIRE - CLEAR
-                |      |      |      |
-                +------+------+------+--> DROP - DROPPED - Aborted
-    recover  FENCE - RELOCK - INSPECT - (the machine's judgement) - SETTLE - FORWARD ... or UNDONE - DROP
+    start    DATA - AREA - LOCK - CHECK - (the machine's own steps) - FINISH - RECEIPT - RETIRE -
+             CLEAR
+             a failure up to CHECK:   DROP - DROPPED - Aborted
+    recover  FENCE - RELOCK - INSPECT - (the machine's judgement) - SETTLE - FORWARD ... FINISH ...
+                                                                or UNDONE - DROP - DROPPED - Aborted
 
 A position is named by the effect whose answer is awaited there. The performer lets go of every lock
 when an outcome is reached; machines ask for `Clear` only where there is something to delete.
@@ -83,8 +84,9 @@ class At(enum.Enum):
 class State:
     """Where a machine stands.
 
-    ``todo``: moves still to make; the first is the one that was asked for. ``made``: moves made, oldest
-    first. ``certain``: no commit record can be on the storage. ``recovering``: entered by `recover`.
+    ``todo``: moves still to make; the first is the one that was asked for. ``made``: moves made,
+    oldest first. ``certain``: no commit record can be on the storage. ``recovering``: entered by
+    `recover`.
     """
 
     at: At

@@ -1,42 +1,48 @@
 """Several items in place, decided by one record and then rolled forward: POSIX.
 
-    start  SyncData - SyncArea - Lock - Check - RECORD(commit) =*= MOVE... - SyncTargets - Receipt - Retire - Clear - Committed
-              |          |        |       |          |
-              +----------+--------+-------+-refused--+--> Retire - Clear - Aborted
-                                            unknown  +--> Retire durable: Clear - Aborted; else InDoubt, area kept
-    recover  Fence - Lock - Inspect - commit:     SyncArea - MOVE... (those not made yet) - SyncTargets ...
-                                    - no commit:  SyncTargets - Retire - Clear - Aborted
+    start    SyncData - SyncArea - Lock - Check - RECORD(commit) =*= MOVE... - SyncTargets - Receipt -
+             Retire - Clear - Committed
+             before RECORD, or RECORD refused:   Retire - Clear - Aborted
+             RECORD unknown:   Retire; done: Clear - Aborted; else InDoubt, area kept
+    recover  Fence - Lock - Inspect, then
+                 commit      SyncArea - MOVE... (those not made yet) - SyncTargets ...
+                 no commit   SyncTargets - Retire - Clear - Aborted
 
-``=*=`` is the commit point. MOVE is ``place`` for what is published and ``aside`` for what is removed, in the
-order of the items. Each path is whole at any time; the set is mixed for as long as the renames take.
+``=*=`` is the commit point. MOVE is ``place`` for what is published and ``aside`` for what is
+removed, in the order of the items. Each path is whole at any time; the set is mixed for as long as
+the renames take.
 
 Recovery, item by item; any other row is Stuck, and then nothing at all is changed:
 
     new    target        old    do
-    NEW    NONE, BASE    any    place                          (publish)
-    NEW    OTHER         any    place, if not strict
-    NONE   not BASE      any    nothing
-    -      BASE          NONE   aside                          (remove)
-    -      NONE, OTHER   any    nothing, but if not strict OTHER goes aside while old is NONE
+    NEW    NONE, BASE    any    place                       (publish)
+    NEW    OTHER         any    place; not strict           (publish)
+    NONE   not BASE      any    nothing                     (publish)
+    -      BASE          NONE   aside                       (remove)
+    -      OTHER         NONE   aside; nothing if strict    (remove)
+    -      NONE, OTHER   any    nothing                     (remove)
 
-Nothing at ``new`` and a stranger's content at the target is *done*: staged content leaves the area by our own
-rename only, so it was published, and somebody changed it afterwards. A stranger's content while ours is still
-staged was put there after Check: to replace it would destroy it, to skip it would leave a mixture.
+Nothing at ``new`` and a stranger's content at the target is *done*: staged content leaves the area by
+our own rename only, so it was published, and somebody changed it afterwards. A stranger's content
+while ours is still staged was put there after Check: to replace it would destroy it, to skip it would
+leave a mixture.
 
 Invariants (spec.md, section 4):
 
 REDO-1  Contents, then the area's entries are durable before the commit record.
 REDO-2  The locks are held and the base is compared before the commit record.
 REDO-3  The first move is made only when the commit record is durable.
-REDO-4  With a commit record that may exist, Aborted is said only when the area is durably retired; else InDoubt.
+REDO-4  With a commit record that may exist, Aborted is said only when the area is durably retired;
+        else InDoubt.
 REDO-5  After the commit point a failure is Committed(pending), area kept.
 REDO-6  A move that may have taken place is judged by what lies where, never by its error.
 REDO-7  SyncTargets, then Receipt, then Retire; without the receipt the area stays.
-REDO-8  Recovery goes forward with a commit record, making only the moves not made yet, and retires without.
-REDO-9  Recovery decides about all items before it touches one; a stranger's content where ours is still staged is Stuck.
+REDO-8  Recovery goes forward with a commit record, making only the moves not made yet, and retires
+        without.
+REDO-9  A stranger's content where ours is still staged stops recovery, if strict: Stuck.
 
-It may not: move anything before the commit record, restore, or delete. A stranger's change between Check and its
-move is overwritten: there is no conditional rename.
+It may not: move anything before the commit record, restore, or delete. A stranger's change between
+Check, or recovery's look, and the move is overwritten or removed: there is no conditional rename.
 """
 
 from __future__ import annotations

@@ -1,41 +1,44 @@
-"""One rename that a reader sees as one switch: a new tree, one file, or a tree exchanged for a tree.
+"""One rename that readers see as one switch: a new tree, one file, a tree exchanged for a tree.
 
-    start  SyncData - SyncArea - Lock - Check - Record(plan) - MOVE =*= SyncTargets - Receipt - Retire - Clear - Committed
-              |          |        |       |         |            |
-              +----------+--------+-------+---------+--refused---+--> Retire - Clear - Aborted
-    MOVE unknown, or an exchange that must be verified:
-           Inspect - new                                     --> =*= SyncTargets ...
-                   - old                                     --> SyncTargets - Retire - Clear - Aborted
-                   - foreign content displaced               --> exchange back - Inspect - SyncTargets - Retire - Aborted(conflict)
-                   - no telling                              --> InDoubt, area kept
-    recover  Fence - Lock - Inspect - the same table; no telling --> Stuck
+    start    SyncData - SyncArea - Lock - Check - Record(plan) - MOVE =*= SyncTargets - Receipt -
+             Retire - Clear - Committed
+             before MOVE, or MOVE refused:   Retire - Clear - Aborted
+             MOVE unknown, or an exchange that must be verified:   Inspect, then
+                 new          =*= SyncTargets ...
+                 old          SyncTargets - Retire - Clear - Aborted
+                 back         exchange again - Inspect - SyncTargets - Retire - Clear - Aborted
+                 no telling   InDoubt, area kept
+    recover  Fence - Lock - Inspect, then the same; no telling: Stuck
 
-``=*=`` is the commit point: the rename itself. What lies at place ``new`` tells on which side we are:
+``=*=`` is the commit point: the rename itself. On which side we are tells the place ``new``:
 
-    how              new     target   verdict
-    create, place    NONE    not BASE moved: new
-    create, place    else    any      not moved: old
-    exchange         NEW     any      not exchanged: old
-    exchange         BASE    any      exchanged: new
-    exchange         OTHER   NEW      exchanged, a stranger's content displaced: back if strict, else new
-    anything else                     no telling
+    how              new     target     verdict
+    create, place    NONE    not BASE   new
+    create, place    else    any        old
+    exchange         NEW     any        old
+    exchange         BASE    any        new
+    exchange         OTHER   NEW        a stranger's content was displaced: back if strict, else new
+    anything else                       no telling
 
 Invariants (spec.md, section 4):
 
 RENAME-1   Contents, then the area's entries are durable before the move.
 RENAME-2   The locks are held and the base is compared before the move.
-RENAME-3   The plan is recorded before the move and after RENAME-1: with a plan, nothing at ``new`` means moved.
+RENAME-3   The plan is recorded before the move and after RENAME-1: with a plan, nothing at ``new``
+           means moved.
 RENAME-4   A refused move is the end: Aborted.
 RENAME-5   A move that may have taken place is judged by what lies where, never by its error.
 RENAME-6   If strict, content that an exchange displaced and that is not the base goes back.
 RENAME-7   What was exchanged back is looked at, and made durable, before the area goes.
-RENAME-8   Committed is said only when the rename is durable; if that can't be had, InDoubt, area kept.
+RENAME-8   Committed is said only when the rename is durable; if that can't be had, InDoubt, area
+           kept.
 RENAME-9   SyncTargets, then Receipt, then Retire; without the receipt the area stays.
 RENAME-10  Where nobody can look, InDoubt, area kept.
 RENAME-11  After the commit point nothing is reported as Aborted.
 
-It may not: handle two items, move anything twice but an exchange, delete, or retire an area that holds a
-stranger's content. A stranger's change between Check and ``place`` is overwritten: there is no conditional rename.
+It may not: handle two items, move anything twice but an exchange, delete, or retire an area that
+holds a stranger's content. A stranger's change between Check and ``place`` is overwritten: there is
+no conditional rename.
 """
 
 from __future__ import annotations
@@ -64,7 +67,7 @@ Verdict: TypeAlias = Literal["new", "old", "back", "no telling"]
 
 @dataclass(frozen=True, slots=True)
 class Rename(Base):
-    """Commit of one item by one rename; without items, the machine that discards an undecided area."""
+    """Commit of one item by one rename; without items, discards an area that has no record."""
 
     how: How = "create"
 
@@ -93,7 +96,7 @@ class Rename(Base):
                     return state, InDoubt()
                 return self._on(state, At.BACK_LOOK, Inspect())
             case At.BACK_LOOK:
-                # a second stranger may have written while our content was visible: then his lies at `new`
+                # a second stranger may have written while ours was visible: then his lies at `new`
                 if isinstance(event, Found) and event.items[0].new is Who.NEW:
                     return self._undone(replace(state, reason="conflict"))
                 return state, InDoubt()

@@ -1,48 +1,53 @@
-"""Old content aside first, then the record that decides, then new content in: for places without exchange.
+"""Old content aside, then the record that decides, then new content in: where nothing exchanges.
 
-    start  SyncData - SyncArea - Lock - Check - Record(intent) - ASIDE... - [Inspect] - RECORD(commit) =*=
-           CREATE... - SyncTargets - Receipt - Retire - Clear - Committed
-    no     before Record(intent) is answered "done":   Retire - Clear - Aborted
-           an aside refused, a stranger found, the commit record refused or unknown:
+    start    SyncData - SyncArea - Lock - Check - Record(intent) - ASIDE... - [Inspect] -
+             RECORD(commit) =*= CREATE... - SyncTargets - Receipt - Retire - Clear - Committed
+             before the first ASIDE:   Retire - Clear - Aborted
+             an aside refused, a stranger found, the commit record refused or unknown:
                  RESTORE... (backwards) - SyncTargets - Retire - Clear - Aborted
-    recover  Fence - Lock - Inspect - commit:       SyncArea - ASIDE... CREATE... (those not made yet) - SyncTargets ...
-                                    - intent only:  RESTORE... - SyncTargets - Retire - Clear - Aborted
-                                    - neither:      SyncTargets - Retire - Clear - Aborted
+    recover  Fence - Lock - Inspect, then
+                 commit        SyncArea - ASIDE... CREATE... (those not made yet) - SyncTargets ...
+                 intent only   RESTORE... - SyncTargets - Retire - Clear - Aborted
+                 neither       SyncTargets - Retire - Clear - Aborted
 
-``=*=`` is the commit point. Between ASIDE and CREATE the target is absent: a gap, but nothing is lost, and what
-blocks an aside (an open file on Windows) shows before the commit point.
+``=*=`` is the commit point. Between ASIDE and CREATE the target is absent: a gap, but nothing is lost,
+and what blocks an aside (an open file on Windows) shows before the commit point.
 
 Recovery, item by item; any other row is Stuck, and then nothing at all is changed:
 
-    record   new    target        old       do
-    commit   NEW    NONE          any       create                     (publish)
-    commit   NEW    BASE          NONE      aside, create              (publish)
-    commit   NEW    OTHER         NONE      aside, create; if not strict, and occupied
-    commit   NONE   not BASE      any       nothing: in, whatever became of it since
-    commit   -      BASE          NONE      aside                      (remove)
-    commit   -      NONE, OTHER   any       nothing, but if not strict OTHER goes aside while old is NONE
-    intent   any    NONE          not NONE  restore
-    intent   any    any           NONE      nothing
+    record   new    target        old        do
+    commit   NEW    NONE          any        create                      (publish)
+    commit   NEW    BASE          NONE       aside, create               (publish, occupied)
+    commit   NEW    OTHER         NONE       aside, create; not strict   (publish, occupied)
+    commit   NONE   not BASE      any        nothing: it is in, whatever became of it since
+    commit   -      BASE          NONE       aside                       (remove)
+    commit   -      OTHER         NONE       aside; nothing if strict    (remove)
+    commit   -      NONE, OTHER   any        nothing                     (remove)
+    intent   any    NONE          not NONE   restore
+    intent   any    any           NONE       nothing
 
 Invariants (spec.md, section 4):
 
 SWAP-1   Contents, then the area's entries are durable before anything moves.
-SWAP-2   The locks are held and the base is compared before anything moves.
+SWAP-2   The locks are held before anything moves.
 SWAP-3   The intent is durable before the first aside.
-SWAP-4   Giving up after an aside puts everything back, in reverse, before the area goes.
-SWAP-5   If strict, what was set aside is looked at before the commit record; a stranger's content goes back.
+SWAP-4   Giving up after an aside puts everything back before the area goes.
+SWAP-5   If strict, what was set aside is looked at before the commit record; a stranger's content
+         goes back.
 SWAP-6   What was put back is durable before the area goes.
 SWAP-7   New content goes in only when the commit record is durable.
-SWAP-8   With a commit record that may exist, Aborted is said only when the area is durably retired; else InDoubt.
+SWAP-8   With a commit record that may exist, Aborted is said only when the area is durably retired;
+         else InDoubt.
 SWAP-9   New content never replaces anything.
 SWAP-10  After the commit point a failure is Committed(pending), area kept.
 SWAP-11  SyncTargets, then Receipt, then Retire; without the receipt the area stays.
 SWAP-12  If something can't be put back, InDoubt, area kept.
 SWAP-13  A move that may have taken place is judged by what lies where, never by its error.
 SWAP-14  Recovery goes forward with a commit record and back without.
-SWAP-15  Recovery decides about all items before it touches one; a stranger's content in the gap is Stuck.
+SWAP-15  Recovery neither destroys nor moves a stranger's content that it finds in the gap: Stuck.
 
-It may not: publish before every aside is made, delete, or replace.
+It may not: publish before every aside is made, delete, or replace. What a stranger puts at a target
+while recovery is between its look and an aside goes with the old content.
 """
 
 from __future__ import annotations
