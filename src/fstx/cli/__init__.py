@@ -1,0 +1,35 @@
+"""The command line: ``fstx write | guarantee | recover | outcome | demo``.
+
+Needs the extra ``cli``; without it `main` says so and returns 2.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+_EXTRA = ("typer", "rich")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Parameters
+    ----------
+    argv
+        Arguments without the program's name; None takes those of the process.
+    """
+    try:
+        from fstx.cli.app import run
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        print(
+            f"fstx: the command line needs {error.name}, which is not installed; "
+            "run: pip install 'fstx[cli]'",
+            file=sys.stderr,
+        )
+        return 2
+    return run(argv)
