@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.sourcetx import BlockPlan, DictTx, FailAt, plan_for
 
 from fstx.errors import CapabilityError, UsageError
 from fstx.sources import open_source
 from fstx.types import StagedObject
 from fstx.writing import blocks_of, write_into
+from support.sourcetx import BlockPlan, DictTx, FailAt, plan_for
 
 
 class PairSink:

@@ -194,7 +194,7 @@ def _run_local(
     options: dict[str, Any] = {"scheduler": choice.scheduler}
     try:
         with contextlib.ExitStack() as stack:
-            if choice.kind in ("threads", "processes"):
+            if choice.kind != "custom":
                 inner, owned = _pool(choice, max_workers, flag)
                 pool = SettlingPool(
                     inner, failures, name, owned=owned, progress=progress if remote else None
@@ -202,7 +202,7 @@ def _run_local(
                 stack.callback(pool.settle)
                 if remote:
                     stack.enter_context(_steady_hashes())
-                if choice.executor is not None:
+                if choice.executor is not None or choice.kind == "sync":
                     options["scheduler"] = pool
                 else:
                     options["pool"] = pool
@@ -223,11 +223,13 @@ def _run_local(
 def _pool(choice: Choice, max_workers: int | None, flag: Any) -> tuple[Executor, bool]:
     """The executor to run on, and whether it is ours to shut down."""
     import dask
-    from dask.local import MultiprocessingPoolExecutor
+    from dask.local import MultiprocessingPoolExecutor, synchronous_executor
     from dask.system import CPU_COUNT
 
     if choice.executor is not None:
         return choice.executor, False
+    if choice.kind == "sync":
+        return synchronous_executor, False
     given = dask.config.get("pool", None)
     if given is not None and max_workers is None:
         if isinstance(given, multiprocessing.pool.Pool):

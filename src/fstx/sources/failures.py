@@ -46,6 +46,11 @@ class Failures:
                 self._seen.append((time.time_ns() if at_ns is None else at_ns, error))
         self.halt()
 
+    def knows(self, error: BaseException) -> bool:
+        """Whether `error` itself was recorded."""
+        with self._lock:
+            return any(known is error for _, known in self._seen)
+
     def first(self, fallback: BaseException | None = None) -> BaseException | None:
         """The earliest failure, the others attached to it; `fallback` where none was recorded."""
         with self._lock:

@@ -47,7 +47,7 @@ class SettlingPool(Executor):
         self._name = name
         self._owned = owned
         self._progress = progress
-        self._pending: set[Future[Any]] = set()
+        self._pending: dict[Future[Any], Any] = {}
         self._lock = threading.Lock()
         self._processes = isinstance(inner, ProcessPoolExecutor)
         workers: int = getattr(inner, "_max_workers", 1)
@@ -60,8 +60,9 @@ class SettlingPool(Executor):
             future = self._inner.submit(contextvars.copy_context().run, fn, *args, **kwargs)
         else:
             future = self._inner.submit(fn, *args, **kwargs)
+        batch = args[0] if args and isinstance(args[0], list) else []
         with self._lock:
-            self._pending.add(future)
+            self._pending[future] = batch[0][0] if len(batch) == 1 else None
         future.add_done_callback(self._ended)
         return future
 
@@ -91,30 +92,36 @@ class SettlingPool(Executor):
             self._failures.record(error)
         finally:
             with self._lock:
-                self._pending.discard(future)
+                self._pending.pop(future, None)
 
     def _look(self, future: Future[Any]) -> None:
         error = future.exception()
-        if error is not None:
-            self._failures.record(error)
+        if error is not None:  # schedulers that let a task's error through, and broken pools
+            self._keep(error, None, self._pending.get(future))
             return
         finished = 0
         for key, payload, failed in future.result():
-            ours = isinstance(key, tuple) and key[0] == self._name
             if not failed:
-                finished += ours
+                finished += self._ours(key)
                 continue
             if isinstance(payload, bytes):
                 import cloudpickle
 
                 payload = cloudpickle.loads(payload)
             packed, trace = payload
-            failure = restore(packed, trace)
-            if isinstance(packed, PackedError):
-                self._failures.record(failure, at_ns=packed.at_ns)
-            elif getattr(failure, "__notes__", None) and ours:
-                self._failures.record(failure)
-            else:
-                self._failures.record(failure, computing(key[1:]) if ours else f"in task {key!r}")
+            self._keep(packed, trace, key)
         if finished and self._progress is not None:
             self._progress(finished)
+
+    def _ours(self, key: Any) -> bool:
+        return isinstance(key, tuple) and bool(key) and key[0] == self._name
+
+    def _keep(self, packed: BaseException, trace: Any, key: Any) -> None:
+        error = restore(packed, trace)
+        if isinstance(packed, PackedError):
+            self._failures.record(error, at_ns=packed.at_ns)
+        elif key is None or self._failures.knows(error):
+            self._failures.record(error)
+        else:
+            where = computing(key[1:]) if self._ours(key) else f"in task {key!r}"
+            self._failures.record(error, where)

@@ -125,6 +125,12 @@ class PackedError(Exception):
         self._frames = frames
         self._text = text
 
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    def __repr__(self) -> str:
+        return f"PackedError({self.args[0]!r})"
+
     @classmethod
     def pack(cls, error: Exception, where: str) -> PackedError:
         error.add_note(where)

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import fakes
-from support.sourcetx import DictTx, FailAt, Gauge, plan_for
 
 from fstx.errors import StorageError, UsageError
 from fstx.sources import open_source
 from fstx.writing import write_into
+from support import fakes
+from support.sourcetx import DictTx, FailAt, Gauge, plan_for
 
 
 def _written(array: Any, block: int = 4, **options: Any) -> np.ndarray[Any, Any]:

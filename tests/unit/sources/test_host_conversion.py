@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import fakes
 
 from fstx.errors import UsageError
 from fstx.sources import open_source, register_host_copy, to_host
 from fstx.sources.device import copy_cupy, settle_cupy
 from fstx.sources.host import admit
+from support import fakes
 
 VALUES = np.arange(12, dtype="f4").reshape(3, 4)
 
