@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from support.dictstager import DictTransaction
 
 from fstx.layouts import vrt
 from fstx.plan import ArraySpec, Grid, block_slices, grid_shape
+from support.dictstager import DictTransaction
 
 
 def spec_of(array: np.ndarray, grid: Grid | None = None) -> ArraySpec:

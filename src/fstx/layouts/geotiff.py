@@ -80,7 +80,7 @@ def parse_photometric(value: object, stored: np.dtype[Any], bands: int) -> int:
         raise UsageError(
             f"photometric={value!r} needs 3 real bands, the raster has {bands} of {stored}"
         )
-    return int(code)  # type: ignore[call-overload,no-any-return]
+    return int(code)
 
 
 def has_alpha(photometric: int, bands: int, stored: np.dtype[Any]) -> bool:

@@ -119,11 +119,11 @@ def _encoder(name: str) -> Callable[[Any, int], Buffer] | None:
         return None
     encode = getattr(codecs, f"{name}_encode")
     if name in LEVELS:
-        return lambda pixels, level: encode(pixels, level=level)  # type: ignore[no-any-return]
+        return lambda pixels, level: encode(pixels, level=level)
     if name == "packbits":
         # TIFF 6.0 section 9: each row is packed on its own.
-        return lambda pixels, _: encode(pixels.view(np.uint8).reshape(pixels.shape[0], -1), axis=-1)  # type: ignore[no-any-return]
-    return lambda pixels, _: encode(pixels)  # type: ignore[no-any-return]
+        return lambda pixels, _: encode(pixels.view(np.uint8).reshape(pixels.shape[0], -1), axis=-1)
+    return lambda pixels, _: encode(pixels)
 
 
 def compress(codec: Codec, pixels: Host) -> Buffer:

@@ -38,7 +38,7 @@ class Tag(NamedTuple):
 
     code: int
     kind: int
-    count: int
+    length: int
     payload: bytes
 
 
@@ -105,8 +105,8 @@ def _extra_tag(code: Any, kind: Any, count: Any, value: Any) -> Tag:
         raise UsageError(
             f"extra_tags: tag {code!r} has no value of type {kind!r}: {error}"
         ) from error
-    if count is not None and kind != ASCII and int(count) != tag.count:
-        raise UsageError(f"extra_tags: tag {code} has {tag.count} values, not {count}")
+    if count is not None and kind != ASCII and int(count) != tag.length:
+        raise UsageError(f"extra_tags: tag {code} has {tag.length} values, not {count}")
     return tag
 
 
@@ -147,7 +147,7 @@ def pack_header(tags: Sequence[Tag], tiles: int, *, big: bool) -> Header:
     values = bytearray()
     places: dict[int, int] = {}
     for tag in entries:
-        directory += struct.pack(f"<HH{letter}", tag.code, tag.kind, tag.count)
+        directory += struct.pack(f"<HH{letter}", tag.code, tag.kind, tag.length)
         if len(tag.payload) <= inline:
             places[tag.code] = start + len(directory)
             directory += tag.payload.ljust(inline, b"\0")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fstx.errors import PathError, StateError, UsageError
-from fstx.layouts import geotiff, georef, rastergrid, tiffcodecs, vrtxml
+from fstx.layouts import georef, geotiff, rastergrid, tiffcodecs, vrtxml
 from fstx.layouts import tifftags as tt
 from fstx.plan import ArraySpec, Grid, Host, Index, StatelessSink
 from fstx.protocol import Stager, Transaction

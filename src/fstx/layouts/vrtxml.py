@@ -59,8 +59,10 @@ def parse_metadata(value: object) -> tuple[tuple[str, str], ...]:
 
 
 def gdal_metadata_xml(items: Iterable[tuple[str, str]]) -> str:
-    """The text of TIFF tag 42112."""
-    rows = [f"  <Item name={quoteattr(key)}>{escape(value)}</Item>\n" for key, value in items]
+    """The text of TIFF tag 42112. GDAL escapes values twice there, and reads them back so."""
+    rows = [
+        f"  <Item name={quoteattr(key)}>{escape(escape(value))}</Item>\n" for key, value in items
+    ]
     return "<GDALMetadata>\n" + "".join(rows) + "</GDALMetadata>\n"
 
 
