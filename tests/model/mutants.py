@@ -497,5 +497,10 @@ PERFORMER = [
     ),
 ]
 
+PERFORMER += [
+    Mutant("EFFECT-8", "no regard", scene, rules=Rules(clash_seen=False))
+    for scene in ("redo over removal, faults", "swap over removal, faults")
+]
+
 MUTANTS = [*RENAME, *SWAP, *REDO, *RECOVER, *PERFORMER]
 __all__ = ["MUTANTS", "Mutant", "Wrap"]

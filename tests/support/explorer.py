@@ -102,11 +102,11 @@ def sides(scene: Scene, disk: Disk, touched: frozenset[int]) -> set[str]:
     """On which side the targets are: ``{"old"}``, ``{"new"}``, both, or none if strangers hold all."""
     found = set()
     for i, item in enumerate(scene.items):
-        if i in touched:
+        if i in touched or (scene.clash and i == 0):
             continue
-        there = get(scene, disk, f"T{i}")
+        there = get(scene, disk, scene.target(i))
         new = f"N{i}" if item.kind is Kind.PUBLISH else ""
-        old = f"B{i}" if item.occupied or item.kind is Kind.REMOVE else ""
+        old = scene.before(i)
         found.add("new" if there == new else "old" if there == old else f"lost {there!r}")
         if there in disk.torn or f"{there}/" in disk.torn:
             found.add(f"torn {there}")
@@ -277,7 +277,7 @@ class Explorer:
                 left = node._replace(strangers=node.strangers - 1)
                 letter = "f" if node.looked else "F"
                 self.intrude(left, i, f"{letter}{i}.{node.strangers}")
-                if get(self.scene, node.disk, f"T{i}")[:1] in ("B", "N"):
+                if get(self.scene, node.disk, f"T{i}")[:1] in ("B", "N", "E"):
                     self.intrude(left, i, "")
 
     def intrude(self, node: Node, i: int, word: str) -> None:

@@ -91,6 +91,7 @@ class Rules:
     refused_is_sure: bool = True
     place_keeps_trees: bool = True
     checks_base: bool = True
+    clash_seen: bool = True
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,21 @@ class Scene:
     crashes: int = 0
     strangers: int = 0  # changes of a target by a program that knows no lock
     rivals: int = 0  # changes by one that takes the lock
+    empty: bool = False  # an empty directory is where nothing else is
+    clash: bool = False  # the first item removes what the second one publishes anew
     rules: Rules = field(default_factory=Rules)
+
+    def target(self, i: int) -> str:
+        return "T0" if self.clash and i == 1 else f"T{i}"
+
+    def before(self, i: int) -> str:
+        """What was at the target of an item at begin."""
+        if self.clash and i == 1:
+            return "B0"
+        item = self.items[i]
+        if item.occupied or item.kind is Kind.REMOVE:
+            return f"B{i}"
+        return f"E{i}" if self.empty else ""
 
     @cached_property
     def slots(self) -> tuple[str, ...]:
@@ -139,9 +154,8 @@ class Scene:
     def begin(self) -> Disk:
         """Everything staged, nothing synced."""
         live = [""] * len(self.slots)
-        for i, item in enumerate(self.items):
-            if item.occupied or item.kind is Kind.REMOVE:
-                live[i] = f"B{i}"
+        for i in range(len(self.items)):
+            live[self.at[self.target(i)]] = self.before(i)
         disk = Disk(tuple(live), (), tuple(live))
         disk = apply(self, disk, {"ctl": "C"})
         disk = apply(self, disk, {"X": "A"})
@@ -381,12 +395,11 @@ def _looked(scene: Scene, disk: Disk) -> Disk:
 def _check(scene: Scene, disk: Disk) -> Event:
     if not scene.rules.checks_base:
         return Done()
-    for i, item in enumerate(scene.items):
-        there = get(scene, disk, f"T{i}")
-        had = item.occupied or item.kind is Kind.REMOVE
-        if scene.strict and there != (f"B{i}" if had else ""):
+    for i in range(len(scene.items)):
+        there, had = get(scene, disk, scene.target(i)), scene.before(i)
+        if scene.strict and there != had:
             return Refused("conflict")
-        if not had and there:
+        if had[:1] in ("", "E") and there[:1] not in ("", "E"):
             return Refused("exists")
     return Done()
 
@@ -397,20 +410,29 @@ def _inspect(scene: Scene, disk: Disk) -> Event:
         return Refused("failed")  # REC-2
     return Found(
         tuple(
-            Seen(*(_who(i, get(scene, disk, f"{place}{i}")) for place in "Tno"))
+            Seen(
+                _who(scene, i, get(scene, disk, scene.target(i)), at_target=True),
+                _who(scene, i, get(scene, disk, f"n{i}")),
+                _who(scene, i, get(scene, disk, f"o{i}")),
+            )
             for i in range(len(scene.items))
         ),
         records,
     )
 
 
-def _who(i: int, word: str) -> Who:
-    return {"": Who.NONE, f"N{i}": Who.NEW, f"B{i}": Who.BASE}.get(word, Who.OTHER)
+def _who(scene: Scene, i: int, word: str, *, at_target: bool = False) -> Who:
+    if at_target and scene.clash and i == 1 and word == "B0" and scene.rules.clash_seen:
+        return Who.NONE  # the item before sees to it
+    known = {"": Who.NONE, f"N{i}": Who.NEW, f"B{i}": Who.BASE, f"E{i}": Who.BASE}
+    return known.get(word, Who.OTHER)
 
 
 def _move(scene: Scene, disk: Disk, move: Move, me: str) -> dict[str, str] | Refused:
     i, item = move.item, scene.items[move.item]
-    target, new, old = (get(scene, disk, f"{place}{i}") for place in "Tno")
+    at = scene.target(i)
+    target, new, old = (get(scene, disk, slot) for slot in (at, f"n{i}", f"o{i}"))
+    full = target[:1] not in ("", "E")
 
     def excused(word: str) -> str:
         # redo, and swap in recovery, set aside what came after their last look
@@ -419,20 +441,20 @@ def _move(scene: Scene, disk: Disk, move: Move, me: str) -> dict[str, str] | Ref
 
     match move.how:
         case "place" | "create":
-            blocked = target and (
+            blocked = full and (
                 move.how == "create" or (item.tree and scene.rules.place_keeps_trees)
             )
             if blocked:
                 return Refused("exists")
-            return {f"n{i}": "", f"T{i}": new} if new else Refused("failed")
+            return {f"n{i}": "", at: new} if new else Refused("failed")
         case "exchange":
-            return {f"n{i}": target, f"T{i}": new} if new and target else Refused("failed")
+            return {f"n{i}": target, at: new} if new and target else Refused("failed")
         case "aside":
-            return {f"T{i}": "", f"o{i}": excused(target)} if target else Refused("failed")
+            return {at: "", f"o{i}": excused(target)} if target else Refused("failed")
         case "restore":
             if target:
                 return Refused("exists")
-            return {f"o{i}": "", f"T{i}": old} if old else Refused("failed")
+            return {f"o{i}": "", at: old} if old else Refused("failed")
 
 
 # --- what storage may answer instead ---

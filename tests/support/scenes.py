@@ -82,6 +82,36 @@ def _scenes() -> list[Scene]:
     return made
 
 
+def _places() -> list[Scene]:
+    """Targets that aren't simply there or not."""
+    made = [
+        Scene(
+            "rename create, empty, faults", "rename", (NEW_TREE,), faults=1, crashes=2, empty=True
+        )
+    ]
+    for strategy in ("swap", "redo"):
+        name = f"{strategy} over"
+        made += [
+            Scene(
+                f"{name} empty, faults",
+                strategy,
+                SETS["file+tree"],
+                faults=1,
+                crashes=2,
+                empty=True,
+            ),
+            Scene(
+                f"{name} removal, faults",
+                strategy,
+                (GONE, NEW_TREE),
+                faults=1,
+                crashes=2,
+                clash=True,
+            ),
+        ]
+    return made
+
+
 def _kills() -> list[Scene]:
     """durability="none": nothing is synced, processes are killed, power stays."""
     made = [
@@ -110,7 +140,7 @@ def _rivals() -> list[Scene]:
     return made
 
 
-SCENES = [*_scenes(), *_kills(), *_rivals()]
+SCENES = [*_scenes(), *_places(), *_kills(), *_rivals()]
 RACES = [
     *(Scene(f"rename {how}, fenced", "rename", (item,), how) for how, item in RENAMES.items()),
     *(

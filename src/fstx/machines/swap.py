@@ -17,6 +17,7 @@ Recovery, item by item; any other row is Stuck, and then nothing at all is chang
 
     record   new    target        old        do
     commit   NEW    NONE          any        create                      (publish)
+    commit   NEW    BASE          any        create                      (publish, not occupied)
     commit   NEW    BASE          NONE       aside, create               (publish, occupied)
     commit   NEW    OTHER         NONE       aside, create; not strict   (publish, occupied)
     commit   NONE   not BASE      any        nothing: it is in, whatever became of it since
@@ -100,7 +101,7 @@ class Swap(Journal):
                     return self._set_aside(state)
                 return self._give_up(state, "failed")
             case At.COMPARE:
-                if isinstance(event, Found) and all(map(_as_expected, event.items)):
+                if isinstance(event, Found) and all(map(_free, self.items, event.items)):
                     return self._on(state, At.COMMIT, Record("commit"))
                 return self._give_up(state, "conflict" if isinstance(event, Found) else why(event))
             case At.COMMIT:
@@ -196,10 +197,13 @@ class Swap(Journal):
             return None if seen.target is Who.BASE else ()
         if seen.new is not Who.NEW:
             return None
-        if seen.target is Who.NONE:
+        empty = seen.target is Who.BASE and not item.occupied
+        if seen.target is Who.NONE or empty:
             return ("create",)
         return ("aside", "create") if goes and item.occupied else None
 
 
-def _as_expected(seen: Seen) -> bool:
-    return seen.old in (Who.NONE, Who.BASE) and seen.target is Who.NONE
+def _free(item: Item, seen: Seen) -> bool:
+    """Whether new content may go in, and what went out was the base."""
+    empty = seen.target is Who.BASE and not item.occupied and item.kind is Kind.PUBLISH
+    return seen.old in (Who.NONE, Who.BASE) and (seen.target is Who.NONE or empty)
