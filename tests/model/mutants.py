@@ -121,10 +121,6 @@ def early(late: type[Any], soon: Effect) -> Wrap:
     return Early
 
 
-def as_done(event: Event) -> Event:
-    return Done()
-
-
 def bad_as_done(event: Event) -> Event:
     return Done() if isinstance(event, Refused | Unknown) else event
 
@@ -503,4 +499,3 @@ PERFORMER += [
 ]
 
 MUTANTS = [*RENAME, *SWAP, *REDO, *RECOVER, *PERFORMER]
-__all__ = ["MUTANTS", "Mutant", "Wrap"]
