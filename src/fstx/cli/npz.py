@@ -76,7 +76,7 @@ def _placed(small: dict[str, Any], shape: tuple[int, ...], notes: list[str]) -> 
     if edges is None and all(key in small for key in _EDGES):
         edges = np.array([small[key] for key in _EDGES])
     if "transform" not in found and edges is not None and edges.size == 4:
-        found["transform"] = _of_edges([float(v) for v in edges.ravel()], shape)
+        found["transform"] = _of_edges([float(v) for v in edges.ravel()], shape, small)
         if "crs" not in small and "epsg" not in small and _geographic(edges):
             found["crs"] = "EPSG:4326"
             notes.append(
@@ -91,12 +91,25 @@ def _placed(small: dict[str, Any], shape: tuple[int, ...], notes: list[str]) -> 
     return found
 
 
-def _of_edges(edges: list[float], shape: tuple[int, ...]) -> tuple[float, ...]:
+def _of_edges(
+    edges: list[float], shape: tuple[int, ...], small: dict[str, Any]
+) -> tuple[float, ...]:
     bands_first = len(shape) == 3 and shape[0] < shape[2]
     rows, cols = (shape[1], shape[2]) if bands_first else (shape[0], shape[1])
     west, east = sorted((edges[0], edges[2]))
     south, north = sorted((edges[1], edges[3]))
-    return (west, (east - west) / cols, 0.0, north, 0.0, (south - north) / rows)
+    dx = _stated(small, "dx", (east - west) / cols)
+    dy = _stated(small, "dy", (north - south) / rows)
+    return (west, dx, 0.0, north, 0.0, -dy)
+
+
+def _stated(small: dict[str, Any], key: str, computed: float) -> float:
+    """The pixel size that the file states, if it fits its edges: it has fewer rounding errors."""
+    if key in small and small[key].size == 1:
+        stated = abs(float(small[key].item()))
+        if abs(stated - computed) <= 1e-6 * computed:
+            return stated
+    return computed
 
 
 def _geographic(edges: Any) -> bool:

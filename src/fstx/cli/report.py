@@ -25,12 +25,10 @@ def size_text(size_bytes: int) -> str:
     """Bytes for people, in powers of 1000."""
     if size_bytes < 1000:
         return f"{size_bytes} B"
-    size = float(size_bytes)
-    for unit in ("kB", "MB", "GB"):
-        size /= 1000
-        if size < 1000:
-            break
-    return f"{size:.1f} {unit}"
+    for power, unit in ((1, "kB"), (2, "MB")):
+        if size_bytes < 999.95 * 1000**power:
+            return f"{size_bytes / 1000**power:.1f} {unit}"
+    return f"{size_bytes / 1000**3:.1f} GB"
 
 
 def promised_of_write(url: str, common: dict[str, Any]) -> Guarantee:
