@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import time
 from collections.abc import Iterator
 
@@ -21,7 +22,11 @@ from fstx.paths import CONTROL_NAME, fold
 ALIVE, REF, GENERATION, CLAIM = ".alive", ".ref", ".gen", ".claim"
 FENCED, TRASH = ".fenced", ".trash"
 PROBE = "probe-"
+TEMPORARY = ".tmp"
 _ENTER_WAIT_S = 30.0
+_TXID = r"(?P<txid>(?:k-)?[0-9a-f]{32})"
+_AREA = re.compile(_TXID + r"(?:\.fenced|(?:-[0-9a-f]{8})?\.trash)?")
+_SIGN = re.compile(_TXID + r"\.(?:alive|ref)")
 
 
 class Control:
@@ -103,9 +108,12 @@ class Control:
             with self._while_locked():
                 entries = list(self.ops.scandir(self.path))
                 for name, _ in entries:
-                    if name.startswith(PROBE):  # probes run under this lock: its owner is dead
+                    # Made and gone under this lock, so the owner is dead.
+                    if name.startswith(PROBE):
                         remove_tree(self.ops, os.path.join(self.path, name))
-                if any(name.endswith(ALIVE) for name, _ in entries):
+                    elif name.endswith(TEMPORARY):
+                        self.ops.unlink(os.path.join(self.path, name))
+                if any(name.endswith((ALIVE, REF)) for name, _ in entries):
                     return
                 # Nobody lives here, so nobody holds a lock, a claim, or a base to compare with.
                 remove_tree(self.ops, self.locks)
@@ -150,11 +158,19 @@ class Control:
         """Ids of all transactions that left or hold something here, sorted."""
         found = set()
         for name, kind in self._entries():
-            if kind is FileKind.TREE and name not in ("locks", "done"):
-                found.add(name.removesuffix(FENCED).removesuffix(TRASH))
-            elif name.endswith((ALIVE, REF)):
-                found.add(name.rpartition(".")[0])
+            match = (_AREA if kind is FileKind.TREE else _SIGN).fullmatch(name)
+            if match is not None:
+                found.add(match["txid"])
         return sorted(found)
+
+    def trash_of(self, txid: str) -> list[str]:
+        """Directories that settled transactions of this id left to be deleted."""
+        found = []
+        for name, kind in self._entries():
+            match = _AREA.fullmatch(name)
+            if kind is FileKind.TREE and match and match["txid"] == txid and name.endswith(TRASH):
+                found.append(os.path.join(self.path, name))
+        return found
 
     def _entries(self) -> list[tuple[str, FileKind]]:
         try:

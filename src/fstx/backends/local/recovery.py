@@ -11,10 +11,10 @@ import os
 from typing import Any, cast
 
 from fstx import machines
-from fstx.backends.local.control import REF, TRASH, Control, remove_tree
+from fstx.backends.local.control import REF, Control, remove_tree
 from fstx.backends.local.perform import Performer, read_records
 from fstx.backends.local.records import LIMIT_BYTES, Entry, RecordBody, unseal
-from fstx.backends.ops import FileKind, LockHandle
+from fstx.backends.ops import FileKind
 from fstx.errors import RecoveryError
 from fstx.machines import vocabulary as v
 from fstx.types import OutcomeState, Recovery, Settled
@@ -48,7 +48,7 @@ class Recoverer:
                     if self._only is None or self._concerns(control, txid):
                         trouble = trouble or error
                     continue
-                if found is not None:
+                if found is not None and not any(s.txid == txid for s in settled):
                     settled.append(found)
             control.leave()
         if trouble is not None:
@@ -105,16 +105,16 @@ class Recoverer:
             return Settled(txid, home.parent, OutcomeState.ACTIVE, "its owner is alive")
         try:
             area = home.find_area(txid)
-            if area is None:
-                self._sweep(home, control, txid, removed)
-                return None
-            return self._settle(home, txid, area, handle)
+            if area is not None:
+                return self._settle(home, txid, area)
+            self._sweep(home, control, txid, removed)
+            return None
         finally:
             handle.release()
+            if home is not control:
+                home.leave()
 
-    def _settle(
-        self, control: Control, txid: str, area: str, handle: LockHandle
-    ) -> Settled:
+    def _settle(self, control: Control, txid: str, area: str) -> Settled:
         records = read_records(control, area)
         if not records:
             others = self._parents_of(control, txid, area)
@@ -156,10 +156,12 @@ class Recoverer:
 
     def _sweep(self, home: Control, control: Control, txid: str, removed: list[str]) -> None:
         """Trash, and refs of a transaction that is over."""
-        for name, kind in list(home.ops.scandir(home.path)):
-            if kind is FileKind.TREE and name.startswith(txid) and name.endswith(TRASH):
-                if not remove_tree(home.ops, os.path.join(home.path, name)):
-                    removed.append(os.path.join(home.path, name))
+        trash = home.trash_of(txid)
+        if trash:
+            with contextlib.suppress(OSError):
+                # its rename may not be durable: after a loss of power half of an area would be back
+                home.ops.sync_dir(home.path)
+                removed += [path for path in trash if not remove_tree(home.ops, path)]
         with contextlib.suppress(OSError):
             control.ops.unlink(control.area(txid, REF))
 
@@ -170,7 +172,10 @@ class Recoverer:
         path = control.area(txid, REF)
         if control.ops.lstat(path) is None:
             return control if control.ops.lstat(control.path) is not None else None
-        named = _read_ref(control, txid)
+        try:
+            named = _read_ref(control, txid)
+        except FileNotFoundError:
+            return None  # its owner has finished meanwhile
         home = Control(os.path.dirname(named), control.ops)
         if home.path != named or not os.path.isabs(named):
             raise RecoveryError(f"{path} names {named!r}, which is no control directory")
@@ -186,12 +191,19 @@ class Recoverer:
         for entry in body.entries:
             if entry.parent:
                 other = Control(entry.parent, control.ops)
-                if _read_ref(other, txid) != control.path:
+                if not self._agrees(other, txid, control):
                     raise RecoveryError(
                         f"the record of {txid} in {control.path} names {entry.parent}, which does "
                         "not agree: nothing there was touched"
                     )
             self._no_links(control, entry)
+
+    @staticmethod
+    def _agrees(other: Control, txid: str, control: Control) -> bool:
+        try:
+            return _read_ref(other, txid) == control.path
+        except FileNotFoundError:
+            return False
 
     @staticmethod
     def _no_links(control: Control, entry: Entry) -> None:
@@ -234,6 +246,8 @@ def _read_ref(control: Control, txid: str) -> str:
     path = control.area(txid, REF)
     try:
         value = unseal(control.ops.read_file(path, 1 << 16), path)
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise RecoveryError(f"{path} can't be read: {error}") from error
     named = value.get("control")
