@@ -245,11 +245,11 @@ def demo(
     """Kill a plain writer and an fstx writer at the same moment; see what a reader finds. 20 seconds."""
 
     def work() -> int:
-        from fstx.cli import demo as stage
+        from fstx.cli.demo import play
 
         console = Console(soft_wrap=True, highlight=False, quiet=as_json)
         try:
-            told = stage.play(console, directory=directory, keep=keep)
+            told = play(console, directory=directory, keep=keep)
         except ModuleNotFoundError as error:
             raise UsageError(
                 f"the demo reads GeoTIFF and needs {error.name}; run: pip install 'fstx[geo,cli]'"

@@ -7,9 +7,9 @@ number of tiles, looks with a reader that knows nothing of fstx, and then does w
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-import shutil
 import tempfile
 import time
 from pathlib import Path

@@ -39,7 +39,7 @@ class Seen:
         if not self.index:
             if not self.files:
                 return "no index and no tiles: the reader finds nothing, as before"
-            return f"no index, but {self.files} tile files in the final directory, {self.broken} of them broken"
+            return f"no index, but {self.files} tile files in the final place, {self.broken} of them broken"
         parts = [
             f"{count} {what}"
             for count, what in (
@@ -62,7 +62,7 @@ def look(path: str, old: Any, new: Any) -> Seen:
         return Seen(False, len(files), broken=sum(_read(f) is None for f in files))
     counts = dict.fromkeys(("old", "new", "broken", "missing"), 0)
     named = sources(path)
-    for (i, j), region in blocks(new).items():
+    for region in blocks(new).values():
         name = named.get((region[0].start, region[1].start))
         if name is None or not os.path.exists(name):
             counts["missing"] += 1
