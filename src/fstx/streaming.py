@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from fstx.errors import UsageError
-from fstx.plan import ArraySpec, Index, Plan, Sink
+from fstx.plan import ArraySpec, Grid, Index, Plan, Sink
 from fstx.producing import Extras, process_chunks
 from fstx.protocol import Transaction
 from fstx.sources.failures import Failures, writing
@@ -22,7 +22,7 @@ from fstx.sources.host import admit
 from fstx.types import Snapshot, StagedObject
 from fstx.writing import check_grid, discard
 
-__all__ = ["ChunkReport", "ChunkWriter", "Extras", "Stream", "process_chunks"]
+__all__ = ["ChunkReport", "ChunkWriter", "Extras", "Stream", "process_chunks", "uniform_grid"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,23 @@ class ChunkReport:
             return ""
         notes = "".join(f" ({note})" for note in getattr(self.error, "__notes__", ()))
         return f"{type(self.error).__name__}: {self.error}{notes}"
+
+
+def uniform_grid(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Grid:
+    """The grid of chunks of one size over `shape`, the last ones cut: what `ArraySpec.grid` takes.
+
+    Raises
+    ------
+    UsageError
+        Another number of axes, or a chunk length below 1.
+    """
+    if len(shape) != len(chunks) or any(c < 1 for c in chunks):
+        raise UsageError(f"chunks={chunks} don't fit shape {shape}: one positive length per axis")
+    axes = []
+    for n, chunk in zip(shape, chunks, strict=True):
+        whole, rest = divmod(n, chunk)
+        axes.append((chunk,) * whole + ((rest,) if rest or not whole else ()))
+    return tuple(axes)
 
 
 class ChunkWriter:
