@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from fstx import layouts, registry
 from fstx.errors import PathError, TargetExistsError, UsageError
+from fstx.layouts.dataarray import is_labelled
 from fstx.plan import Plan, Source
 from fstx.progress import Progress, reporter
 from fstx.protocol import Transaction
@@ -22,7 +23,6 @@ Require = Capability | str | Iterable["Capability | str"] | None
 
 _MODES = ("create", "replace", "update")
 _DURABILITIES = ("none", "data")
-_FILE_SUFFIXES = (".vrt", ".npy")
 
 
 def begin(
@@ -157,9 +157,8 @@ def write(
     _check_id(id)
     check_workers(max_workers)
     module = layouts.choose(_name_of(target), layout)
-    describe = getattr(module, "options_from", None)
-    if describe is not None and hasattr(array, "coords") and hasattr(array, "dims"):
-        options = {**describe(array), **options}
+    if is_labelled(array):
+        options = {**module.describe(array), **options}
     source = open_source(array, scheduler=scheduler)
     plan: Plan = module.plan(_name_of(target), source.spec, **options)
     job = _Job(
@@ -259,21 +258,36 @@ class _Job:
 def guarantee(
     url: URL | Sequence[URL],
     *,
-    mode: Mode = "update",
+    mode: Mode | None = None,
     durability: Durability = "data",
     entry: str | None = None,
+    layout: str | None = None,
     **storage_options: Any,
 ) -> Guarantee:
     """What is promised at a target, each capability with its reason and what proved it.
 
-    For a URL of a layout (``.vrt``, ``.npy``) it is what `write` gets there. Nothing is left behind.
+    Nothing is left behind.
+
+    Parameters
+    ----------
+    url
+        As for `begin`. With a layout's suffix (``.vrt``, ``.zarr``, ``.npy``) or `layout`, the answer is
+        what `write` with ``overwrite=True`` gets there.
+    mode
+        By default ``"update"``, or the layout's way to replace its output.
+    durability, entry, **storage_options
+        As for `begin`.
     """
     urls, joined = _urls(url)
+    if not joined and (layout is not None or urls[0].rstrip("/").endswith(layouts.SUFFIXES)):
+        own = urls[0].rstrip("/")
+        module = layouts.choose(_name_of(own), layout)
+        mode = mode or module.OVERWRITE_MODE
+        entry = entry or (_name_of(own) if module.ENTERED_BY_NAME else None)
+        urls, joined = [_sibling(own, name) for name in module.targets(_name_of(own))], True
+    mode = mode or "update"
     _check_choice("mode", mode, _MODES)
     _check_choice("durability", durability, _DURABILITIES)
-    if len(urls) == 1 and urls[0].endswith(_FILE_SUFFIXES):
-        joined = True
-        entry = entry or _name_of(urls[0])
     return registry.backend(urls, joined=joined, **storage_options).guarantee(
         mode=mode, durability=durability, entry=entry
     )
@@ -309,7 +323,7 @@ def outcome(url: URL | Sequence[URL], id: str, **storage_options: Any) -> Outcom
 
 def _urls(url: URL | Sequence[URL]) -> tuple[list[str], bool]:
     if isinstance(url, str | os.PathLike) or hasattr(url, "protocol"):
-        return [registry.as_url(url)], False
+        return [registry.as_url(cast("URL", url))], False
     if not isinstance(url, list | tuple):
         raise PathError(f"a target is a URL or a list of them, not {type(url).__name__}")
     if not url:

@@ -26,6 +26,20 @@ SLAB_BYTES = 4 << 20
 """Neighbouring slabs are joined up to this size, so that thin ones don't cost a file."""
 
 
+ENTERED_BY_NAME = True
+OVERWRITE_MODE: Mode = "update"
+
+
+def targets(name: str) -> tuple[str, ...]:
+    """The one target."""
+    return (name,)
+
+
+def describe(array: object) -> dict[str, object]:
+    """Options that a labelled array itself tells: none, a .npy file keeps no labels."""
+    return {}
+
+
 def plan(name: str, spec: ArraySpec, **options: object) -> NpyPlan:
     """Plan one ``.npy`` file.
 
@@ -126,7 +140,7 @@ class NpyPlan:
 
     @property
     def overwrite_mode(self) -> Mode:
-        return "update"
+        return OVERWRITE_MODE
 
     def replacing(self, existing: Sequence[str], /) -> tuple[NpyPlan, tuple[str, ...]]:
         return self, ()

@@ -109,7 +109,8 @@ def _imagecodecs() -> Any:
 def _encoder(name: str) -> Callable[[Any, int], Buffer] | None:
     """Bytes from a contiguous array and a level; None where the codec is not installed."""
     if name == "none":
-        return lambda pixels, _: memoryview(pixels).cast("B")
+        # Through numpy, because memoryview can't cast complex numbers.
+        return lambda pixels, _: memoryview(pixels.reshape(-1).view(np.uint8))
     codecs = _imagecodecs()
     if codecs is None:
         if name == "deflate":

@@ -16,9 +16,15 @@ import numpy as np
 from fstx.errors import PathError, StateError, UsageError
 from fstx.layouts import georef, geotiff, rastergrid, tiffcodecs, vrtxml
 from fstx.layouts import tifftags as tt
+from fstx.layouts.dataarray import describe
 from fstx.plan import ArraySpec, Grid, Host, Index, StatelessSink
 from fstx.protocol import Stager, Transaction
 from fstx.types import Mode, StagedObject
+
+__all__ = ["ENTERED_BY_NAME", "OPTIONS", "OVERWRITE_MODE", "VrtPlan", "describe", "plan", "targets"]
+
+ENTERED_BY_NAME = True
+OVERWRITE_MODE: Mode = "update"
 
 _REFUSED = {
     "tiled": (True, "tiles are what this layout is made of; for strips write one file by tifffile"),
@@ -86,6 +92,11 @@ def plan(name: str, spec: ArraySpec, **options: object) -> VrtPlan:
     bands = {"yx": 1, "yxb": spec.shape[-1], "byx": spec.shape[0]}[axes]
     form, metadata = _tile_format(stored, axes, bands, grid, tile_size, options)
     return VrtPlan(name, stem, spec.dtype, grid, form, metadata)
+
+
+def targets(name: str) -> tuple[str, ...]:
+    """Index, tile directory, and what GDAL may have put beside the index."""
+    return (name, f"{_stem(name)}_tiles", *(name + suffix for suffix in _SIDECARS))
 
 
 def _refuse(options: dict[str, object]) -> None:
@@ -204,7 +215,7 @@ class VrtPlan:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (self.name, self.tiles, *self.sidecars)
+        return targets(self.name)
 
     @property
     def entry(self) -> str | None:
@@ -212,7 +223,7 @@ class VrtPlan:
 
     @property
     def overwrite_mode(self) -> Mode:
-        return "update"
+        return OVERWRITE_MODE
 
     @property
     def _sides(self) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -31,6 +31,20 @@ CHUNK_BYTES = 1 << 20
 Shape = tuple[int, ...]
 
 
+ENTERED_BY_NAME = False
+OVERWRITE_MODE: Mode = "replace"
+
+
+def targets(name: str) -> tuple[str, ...]:
+    """The one target."""
+    return (name,)
+
+
+def describe(array: Any) -> dict[str, Any]:
+    """Options that a labelled array (xarray) itself tells: its dimension names."""
+    return {"dimension_names": tuple(str(dim) for dim in array.dims)}
+
+
 def plan(name: str, spec: ArraySpec, **options: Any) -> ZarrPlan:
     """Plan one Zarr v3 array.
 
@@ -187,7 +201,7 @@ class ZarrPlan:
 
     @property
     def overwrite_mode(self) -> Mode:
-        return "replace"
+        return OVERWRITE_MODE
 
     def replacing(self, existing: Sequence[str], /) -> tuple[ZarrPlan, tuple[str, ...]]:
         return self, ()
