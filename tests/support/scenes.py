@@ -21,7 +21,14 @@ def _scenes() -> list[Scene]:
     for how, item in RENAMES.items():
         made += [
             Scene(f"rename {how}, faults", "rename", (item,), how, faults=2, crashes=2),
-            Scene(f"rename {how}, strangers", "rename", (item,), how, strangers=2, crashes=2),
+            Scene(
+                f"rename {how}, strangers",
+                "rename",
+                (item,),
+                how,
+                strangers=2 if how == "exchange" else 1,  # only there can two meet
+                crashes=2,
+            ),
             Scene(
                 f"rename {how}, a stranger and a fault",
                 "rename",
@@ -44,7 +51,6 @@ def _scenes() -> list[Scene]:
         ]
     for strategy in ("swap", "redo"):
         for name, items in SETS.items():
-            big = len(items) > 2
             made += [
                 Scene(f"{strategy} {name}, faults", strategy, items, faults=1, crashes=2),
                 Scene(f"{strategy} {name}, two faults", strategy, items, faults=2, crashes=1),
@@ -53,7 +59,7 @@ def _scenes() -> list[Scene]:
                     strategy,
                     items,
                     strangers=1,
-                    crashes=1 if big else 2,
+                    crashes=2 if len(items) == 1 else 1,
                 ),
             ]
         made.append(
