@@ -171,7 +171,15 @@ def _write(
 @app.command()
 def guarantee(
     url: Annotated[str, typer.Argument(metavar="URL")],
-    mode: Annotated[str, typer.Option(help="create, replace or update.")] = "update",
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="create, replace or update; by default what fstx write --overwrite uses."
+        ),
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="vrt, zarr or npy, where the suffix doesn't say.")
+    ] = None,
     durability: Annotated[str, typer.Option(help="data or none.")] = "data",
     entry: Annotated[str | None, typer.Option(help="The path that readers open first.")] = None,
     as_json: Json = False,
@@ -181,6 +189,7 @@ def guarantee(
 
     def work() -> int:
         chosen: dict[str, Any] = {"mode": mode, "durability": durability, "entry": entry}
+        chosen["layout"] = layout
         found = fstx.guarantee(url, **chosen)
         if as_json:
             print_json(report.guarantee_json(found))

@@ -33,12 +33,12 @@ def size_text(size_bytes: int) -> str:
 
 def promised_of_write(url: str, common: dict[str, Any]) -> Guarantee:
     """What `fstx.write` was promised at this target."""
-    module = fstx.layouts.choose(url.rstrip("/").rpartition("/")[2], common["layout"])
-    whole = module.__name__.endswith("zarr3")
-    mode: Any = ("replace" if common["overwrite"] else "create") if whole else "update"
-    entry = None if whole else url.rstrip("/").rpartition("/")[2]
-    target: Any = url if whole else [url]
-    return fstx.guarantee(target, mode=mode, durability=common["durability"], entry=entry)
+    return fstx.guarantee(
+        url,
+        mode=None if common["overwrite"] else "create",
+        durability=common["durability"],
+        layout=common["layout"],
+    )
 
 
 def places(snapshot: Snapshot, url: str) -> list[str]:
