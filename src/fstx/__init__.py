@@ -28,8 +28,9 @@ from fstx.errors import (
     TransactionError,
     UsageError,
 )
-from fstx.front import begin, guarantee, outcome, recover, write
+from fstx.front import begin, chunk_writer, guarantee, outcome, recover, write
 from fstx.protocol import Backend, StagedFile, Stager, Transaction
+from fstx.streaming import ChunkReport, ChunkWriter, process_chunks
 from fstx.types import (
     Capability,
     Guarantee,
@@ -47,6 +48,8 @@ __all__ = [
     "Backend",
     "Capability",
     "CapabilityError",
+    "ChunkReport",
+    "ChunkWriter",
     "CommitError",
     "ConflictError",
     "FencedError",
@@ -72,8 +75,10 @@ __all__ = [
     "UsageError",
     "__version__",
     "begin",
+    "chunk_writer",
     "guarantee",
     "outcome",
+    "process_chunks",
     "recover",
     "write",
 ]

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
+
+import numpy as np
 
 from fstx import layouts, registry
 from fstx.errors import PathError, TargetExistsError, UsageError
 from fstx.layouts.dataarray import is_labelled
-from fstx.plan import Plan, Source
+from fstx.plan import ArraySpec, Plan, Source, grid_shape
 from fstx.progress import Progress, reporter
 from fstx.protocol import Transaction
 from fstx.registry import URL
 from fstx.sources import lazy, open_source
+from fstx.streaming import ChunkWriter, Stream, uniform_grid
 from fstx.types import Capability, Durability, Guarantee, Mode, OutcomeState, Recovery, Snapshot
 from fstx.writing import blocks_of, check_workers, write_into
 
-__all__ = ["begin", "guarantee", "outcome", "recover", "write"]
+__all__ = ["begin", "chunk_writer", "guarantee", "outcome", "recover", "write"]
 
 Require = Capability | str | Iterable["Capability | str"] | None
 
@@ -161,65 +165,173 @@ def write(
         options = {**module.describe(array), **options}
     source = open_source(array, scheduler=scheduler)
     plan: Plan = module.plan(_name_of(target), source.spec, **options)
-    job = _Job(
-        source, plan, target, overwrite, durability, _capabilities(require), id, max_workers,
-        progress, keep_previous, dict(storage_options or {}),
+    goal = _Goal(
+        target,
+        plan.names,
+        plan.entry,
+        plan.overwrite_mode,
+        overwrite,
+        durability,
+        _capabilities(require),
+        id,
+        keep_previous,
+        dict(storage_options or {}),
     )
-    if not compute:
-        return lazy(job)
-    return job()
+    job = _Job(goal, source, plan, max_workers, progress)
+    return job() if compute else lazy(job)
 
 
-class _Job:
-    """One `write`, ready to run: validated, nothing begun."""
+def chunk_writer(
+    url: URL,
+    *,
+    shape: tuple[int, ...],
+    dtype: Any,
+    chunks: tuple[int, ...],
+    companions: Mapping[str, Mapping[str, Any]] | None = None,
+    check: Callable[[Transaction], object] | None = None,
+    partial: bool = False,
+    layout: str | None = None,
+    overwrite: bool = False,
+    durability: Durability = "data",
+    require: Require = None,
+    id: str | None = None,
+    keep_previous: bool = True,
+    storage_options: dict[str, Any] | None = None,
+    **options: Any,
+) -> ChunkWriter:
+    """A writer for producers that make one chunk at a time, in any order, from any thread.
 
-    def __init__(
-        self,
-        source: Source,
-        plan: Plan,
-        url: str,
-        overwrite: bool,
-        durability: Durability,
-        require: frozenset[Capability],
-        id: str | None,
-        max_workers: int | None,
-        progress: Progress,
-        keep_previous: bool,
-        storage_options: dict[str, Any],
-    ) -> None:
-        self.source = source
-        self.plan = plan
-        self.url = url
-        self.overwrite = overwrite
-        self.durability: Durability = durability
-        self.require = require
-        self.id = id
-        self.max_workers = max_workers
-        self.progress = progress
-        self.keep_previous = keep_previous
-        self.storage_options = storage_options
+    ``with fstx.chunk_writer(...) as w: w.write_chunk(index, chunk)``: leaving the block commits, an exception
+    rolls back. Storage is not touched before the first chunk. No chunk is kept: for a sharded Zarr array
+    the memory needed is one chunk for each thread and its compressed bytes, never a shard.
 
-    def __call__(self) -> Snapshot:
-        tx = self.open()
-        if getattr(tx, "committed", False):
-            return Snapshot(tx.id, (self.url,), tx.guarantee.strategy, 0, 0, reason="committed before")
-        with tx, reporter(self.progress, blocks_of(self.plan), self.url) as advance:
-            plan = self.prepare(tx)
-            write_into(tx, self.source, plan, max_workers=self.max_workers, progress=advance)
-            return tx.commit()
+    Parameters
+    ----------
+    url, layout, overwrite, durability, id, keep_previous, storage_options, **options
+        As for `write`.
+    shape, dtype
+        Of the array.
+    chunks
+        Lengths of a chunk; the last one of an axis may be cut. The inner chunks, where there are ``shards``.
+    companions
+        Arrays on the same grid of chunks, written from ``extras``: options by name, with ``dtype`` (and
+        ``shape``, ``chunks`` where they differ). They lie beside `url` under that name, such as
+        ``"weights.zarr"``.
+    check
+        Called once, with the transaction, at the first chunk; raising refuses the whole write.
+    partial
+        True: chunks that never come stay out (Zarr: the fill value). Otherwise that is an error.
+    require
+        By default ATOMIC_SET, with companions RECOVERABLE.
+
+    Raises
+    ------
+    UsageError
+        Before storage is touched.
+    """
+    target = registry.as_url(url).rstrip("/")
+    _check_choice("durability", durability, _DURABILITIES)
+    _check_id(id)
+    main, plan = _stream(_name_of(target), layout, shape, dtype, chunks, options)
+    others: dict[str, Stream] = {}
+    names = list(plan.names)
+    for name, given in (companions or {}).items():
+        extra = dict(given)
+        others[name], other = _stream(
+            name,
+            layout,
+            extra.pop("shape", shape),
+            extra.pop("dtype", dtype),
+            extra.pop("chunks", chunks),
+            {**options, **extra},
+        )
+        names += other.names
+    if len(set(names)) != len(names):
+        raise UsageError(f"the arrays of one stream need different names, got {', '.join(names)}")
+    if require is None:
+        require = (Capability.RECOVERABLE,) if others else (Capability.ATOMIC_SET,)
+    goal = _Goal(
+        target,
+        tuple(names),
+        plan.entry,
+        plan.overwrite_mode,
+        overwrite,
+        durability,
+        _capabilities(require),
+        id,
+        keep_previous,
+        dict(storage_options or {}),
+    )
+
+    def start() -> Transaction:
+        tx = goal.open()
+        try:
+            if check is not None:
+                check(tx)
+        except BaseException:
+            tx.rollback()
+            raise
+        return tx
+
+    def prepared(stream: Stream) -> Stream:
+        made: Any = stream.plan
+        return Stream(stream.spec, lambda tx: goal.prepare(tx, made))
+
+    return ChunkWriter(
+        start,
+        prepared(main),
+        grid_shape=grid_shape(plan.grid),
+        companions={name: prepared(stream) for name, stream in others.items()},
+        partial=partial,
+    )
+
+
+def _stream(
+    name: str,
+    layout: str | None,
+    shape: tuple[int, ...],
+    dtype: Any,
+    chunks: tuple[int, ...],
+    options: dict[str, Any],
+) -> tuple[Stream, Plan]:
+    module = layouts.choose(name, layout)
+    spec = ArraySpec(tuple(shape), np.dtype(dtype), uniform_grid(tuple(shape), tuple(chunks)))
+    if "shards" in module.OPTIONS:
+        options = {**options, "chunks": tuple(chunks)}
+    plan: Plan = module.plan(name, spec, **options)
+    if plan.grid != spec.grid:
+        raise UsageError(
+            f"{name} can't be written in chunks of {tuple(chunks)}: it needs {plan.grid} along its axes"
+        )
+    return Stream(spec, plan), plan
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """Where an array goes, and under which promise: everything that `begin` needs."""
+
+    url: str
+    names: tuple[str, ...]
+    entry: str | None
+    overwrite_mode: Mode
+    overwrite: bool
+    durability: Durability
+    require: frozenset[Capability]
+    id: str | None
+    keep_previous: bool
+    storage_options: dict[str, Any]
 
     def open(self) -> Transaction:
-        """Begin on all names of the plan."""
-        urls = [_sibling(self.url, name) for name in self.plan.names]
+        """Begin on all names."""
         if self.overwrite:
-            return self._begin(urls, self.plan.overwrite_mode)
+            return self._begin(self.overwrite_mode)
         try:
-            return self._begin(urls, "create")
+            return self._begin("create")
         except TargetExistsError as error:
-            own = self.plan.names[0] + "."
-            if not any(name.startswith(own) for name in self.plan.names):
+            own = self.names[0] + "."
+            if not any(name.startswith(own) for name in self.names):
                 raise
-            tx = self._begin(urls, "update")
+            tx = self._begin("update")
             stale = list(tx.paths())
             if not stale or not all(path.startswith(own) for path in stale):
                 tx.rollback()
@@ -228,31 +340,51 @@ class _Job:
                 tx.remove(path)
             return tx
 
-    def _begin(self, urls: list[str], mode: Mode) -> Transaction:
+    def _begin(self, mode: Mode) -> Transaction:
         return begin(
-            urls,
+            [_sibling(self.url, name) for name in self.names],
             mode=mode,
             durability=self.durability,
             require=self.require,
-            entry=self.plan.entry,
+            entry=self.entry,
             id=self.id,
             **self.storage_options,
         )
 
-    def prepare(self, tx: Transaction) -> Plan:
+    def prepare(self, tx: Transaction, plan: Plan) -> Plan:
         """The plan beside what exists; superseded paths are removed in the same commit."""
-        if not self.overwrite or self.plan.overwrite_mode == "replace":
-            return self.plan
+        if not self.overwrite or plan.overwrite_mode == "replace":
+            return plan
         existing = list(tx.paths())
-        plan, superseded = self.plan.replacing(existing)
-        keep: tuple[str, ...] = ()
-        split = getattr(self.plan, "superseded", None)
-        if split is not None and self.keep_previous:
-            keep = split(existing)[1]
+        following, superseded = plan.replacing(existing)
+        split = getattr(plan, "superseded", None)
+        keep = split(existing)[1] if split is not None and self.keep_previous else ()
         for path in superseded:
             if path not in keep:
                 tx.remove(path)
-        return plan
+        return following
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One `write`, ready to run: validated, nothing begun."""
+
+    goal: _Goal
+    source: Source
+    plan: Plan
+    max_workers: int | None
+    progress: Progress
+
+    def __call__(self) -> Snapshot:
+        tx = self.goal.open()
+        if getattr(tx, "committed", False):
+            return Snapshot(
+                tx.id, (self.goal.url,), tx.guarantee.strategy, 0, 0, reason="committed before"
+            )
+        with tx, reporter(self.progress, blocks_of(self.plan), self.goal.url) as advance:
+            plan = self.goal.prepare(tx, self.plan)
+            write_into(tx, self.source, plan, max_workers=self.max_workers, progress=advance)
+            return tx.commit()
 
 
 def guarantee(
