@@ -14,7 +14,7 @@ from typing import Any
 
 from fstx.backends.local.causes import event_of, reason_of
 from fstx.backends.local.control import FENCED, REF, TRASH, Control, remove_tree
-from fstx.backends.local.items import identity
+from fstx.backends.local.items import identity, is_empty_tree
 from fstx.backends.local.records import (
     LIMIT_BYTES,
     Entry,
@@ -97,10 +97,16 @@ class Performer:
         except OSError as error:
             self.cause = self.cause or error
             if isinstance(effect, v.Move):
-                return event_of(error, network=self.network)
+                return self._unless_gone(event_of(error, network=self.network))
             if isinstance(effect, v.SyncTargets | v.Inspect):
                 return v.Unknown()
-            return v.Refused(reason_of(error))
+            return self._unless_gone(v.Refused(reason_of(error)))
+
+    def _unless_gone(self, event: v.Event) -> v.Event:
+        """Something is missing: we were fenced only if it is the area; else a stranger took a target."""
+        if event == v.Refused("gone") and self.control.ops.lstat(self.area) is not None:
+            return v.Refused("conflict")
+        return event
 
     def _dispatch(self, effect: v.Effect) -> v.Event:
         match effect:
@@ -218,7 +224,7 @@ class Performer:
         for entry in self.body.entries:
             target = self.target(entry)
             found = identity(ops.lstat(target))
-            if found != entry.base and target not in going:
+            if found != entry.base and target not in going and not self._nothing(target, entry):
                 self.complaint = f"{target} " + (
                     "was created" if entry.base is None else "was changed or removed"
                 ) + " by another writer"
@@ -268,6 +274,8 @@ class Performer:
             return
         ops = self.control.ops
         path = self.control.receipt(self.txid)
+        if ops.lstat(path) is not None:
+            return  # written by the run that was interrupted before the area went
         if ops.lstat(self.control.done) is None:
             with contextlib.suppress(FileExistsError):
                 ops.mkdir(self.control.done)
@@ -330,7 +338,7 @@ class Performer:
     def _inspect(self) -> v.Event:
         seen = tuple(
             v.Seen(
-                self._who(self.target(e), e),
+                self._who_at_target(i, e),
                 self._who(self.new(e), e) if e.kind is v.Kind.PUBLISH else v.Who.NONE,
                 self._who(self.old(i), e),
             )
@@ -338,13 +346,30 @@ class Performer:
         )
         return v.Found(seen, frozenset(read_records(self.control, self.area)))
 
+    def _who_at_target(self, index: int, entry: Entry) -> v.Who:
+        """As `_who`; what an earlier entry is about to remove from the same place counts as nothing."""
+        path = self.target(entry)
+        found = identity(self.control.ops.lstat(path))
+        for earlier in self.body.entries[:index]:
+            if earlier.kind is v.Kind.REMOVE and self.target(earlier) == path:
+                if found is not None and same(found, earlier.base):
+                    return v.Who.NONE
+        return self._who(path, entry)
+
     def _who(self, path: str, entry: Entry) -> v.Who:
         found = identity(self.control.ops.lstat(path))
         if found is None:
             return v.Who.NONE
         if same(found, entry.new):
             return v.Who.NEW
+        if self._nothing(path, entry):
+            return v.Who.NONE
         return v.Who.BASE if same(found, entry.base) else v.Who.OTHER
+
+    def _nothing(self, path: str, entry: Entry) -> bool:
+        """An empty directory where a tree goes is as good as nothing: rename replaces it."""
+        ops = self.control.ops
+        return entry.tree and not entry.occupied and is_empty_tree(ops, path, ops.lstat(path))
 
     # --- the area ------------------------------------------------------------------------------
 
@@ -354,6 +379,7 @@ class Performer:
         fenced = self.control.area(self.txid, FENCED)
         self.control.ops.rename(self.area, fenced)
         self.area = fenced
+        self.made = []  # where a record is, they were durable before it; their old paths are gone
         self._sync_dir(self.control.path)
 
     def _retire(self) -> v.Event:
@@ -385,13 +411,15 @@ class Performer:
     def release(self) -> None:
         """Let the targets' locks go."""
         while self.locks:
-            self.locks.pop().release()
+            self.locks[-1].release()  # popped when done: an interrupted release is made again
+            self.locks.pop()
 
     def depart(self) -> None:
         """Give up liveness and leave the control directories."""
         self.release()
         while self.claims:
-            self.claims.pop().release()
+            self.claims[-1].release()
+            self.claims.pop()
         if self.keeper is not None:
             self.keeper.close()
         if self.alive is not None:

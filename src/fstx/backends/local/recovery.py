@@ -146,7 +146,15 @@ class Recoverer:
                 )
             case v.Aborted():
                 return Settled(txid, control.parent, OutcomeState.ABORTED, "staging removed")
-        detail = outcome.detail if isinstance(outcome, v.Stuck) else str(performer.cause)
+        if not isinstance(outcome, v.Stuck):  # in doubt: another run settles it
+            raise RecoveryError(
+                f"transaction {txid} in {performer.area} could not be settled now "
+                f"({performer.cause or performer.complaint or 'another process is at it'}); recover again",
+                txid=txid,
+                outcome="unknown",
+                retryable=True,
+            ) from performer.cause
+        detail = outcome.detail
         raise RecoveryError(
             f"transaction {txid} in {performer.area} can't be settled: {detail}. Nothing was "
             "destroyed; look at the target, then move that directory away",
