@@ -90,10 +90,12 @@ def test_without_georeferencing(tmp_path):
     [(d, d) for d in ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8", "c8", "c16")]
     + [("?", "u1"), ("f2", "f4"), (">f4", "f4"), (">u2", "u2"), (">i8", "i8")],
 )
-def test_dtypes(tmp_path, dtype, wanted):
+@pytest.mark.parametrize("compression", ["none", "deflate", "lzw", "packbits", "zstd"])
+def test_dtypes(tmp_path, dtype, wanted, compression):
     """B12: values survive in every dtype that GDAL has; bool and float16 are widened."""
     array = random(np.dtype(dtype).newbyteorder("=")).astype(dtype)
-    values, facts = read(write_vrt(tmp_path, array, tile_size=48, transform=DOWN))
+    index = write_vrt(tmp_path, array, tile_size=64, transform=DOWN, compression=compression)
+    values, facts = read(index)
     assert facts["dtypes"] == (np.dtype(wanted).name,)
     assert np.array_equal(values[0], array.astype(wanted))
 
