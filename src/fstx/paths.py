@@ -27,9 +27,9 @@ def check_path(path: str) -> str:
         raise PathError(f"the path {path!r} has a '.' or '..' part; name the place itself")
     if "" in parts:
         raise PathError(f"the path {path!r} has an empty part ('//' or a '/' at the end)")
-    if parts[0].casefold() == CONTROL_NAME:
-        raise PathError(f"the path {path!r} lies in {CONTROL_NAME}/, which is the library's own")
     for part in parts:
+        if part.casefold() == CONTROL_NAME:
+            raise PathError(f"the path {path!r} lies in {CONTROL_NAME}/, which is the library's own")
         if len(part.encode("utf-8", "surrogateescape")) > 255:
             raise PathError(f"a part of the path {path[:80]!r}... is longer than 255 bytes")
     return path

@@ -6,7 +6,7 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,14 @@ SCENES = {
         write={"a": b"A", "z/b": b"B"},
         mode="replace",
         exchange=False,
+    ),
+    "tree without exchange beside an empty one": Scene(
+        old={"t/a": b"1", "u/": b""},
+        new={"t/b": b"B", "u/c": b"C"},
+        write={"t/b": b"B", "u/c": b"C"},
+        names=("t", "u"),
+        joined=True,
+        mode="replace",
     ),
     "one file": Scene(
         old={"f": b"1"}, new={"f": b"F"}, write={"f": b"F"}, names=("f",), joined=True

@@ -278,9 +278,12 @@ class BaseTransaction(ABC):
             try:
                 self._snapshot = self._publish()
             except BaseException as error:
-                self._state = (
-                    "in doubt" if getattr(error, "outcome", None) == "unknown" else "rolled back"
-                )
+                if self._state == "open":  # an interrupted commit may have settled otherwise
+                    self._state = (
+                        "in doubt"
+                        if getattr(error, "outcome", None) == "unknown"
+                        else "rolled back"
+                    )
                 raise
             self._state = "committed"
             return self._snapshot

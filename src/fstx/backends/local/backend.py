@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator, Sequence
 
 from fstx.backends.base import wrap_storage_error
-from fstx.backends.local.control import CLAIM, REF, Control
+from fstx.backends.local.control import CLAIM, REF, TEMPORARY, Control
 from fstx.backends.local.items import Target, identity, is_empty_tree
+from fstx.backends.local.perform import LOCK_WAIT_S
 from fstx.backends.local.probe import leaves_mount, probe
 from fstx.backends.local.records import seal
 from fstx.backends.local.recovery import Recoverer
@@ -24,10 +25,10 @@ from fstx.errors import (
     CapabilityError,
     ConflictError,
     PathError,
-
     TargetExistsError,
+    TransactionError,
 )
-from fstx.paths import CONTROL_NAME
+from fstx.paths import CONTROL_NAME, fold, is_below
 from fstx.select import Abilities, guarantee
 from fstx.types import Capability, Durability, Guarantee, Mode, OutcomeState, Recovery
 
@@ -67,8 +68,14 @@ class LocalBackend:
                 raise PathError(f"{given} lies in {CONTROL_NAME}/, which is the library's own")
             if ops.name == "windows" and (problem := name_problem(name)):
                 raise PathError(f"{given}: Windows can't hold a name that {problem}")
-        if len(set(names)) != len(names):
-            raise PathError(f"targets of one transaction need different names, got {names}")
+        if len({fold(n) for n in names}) != len(names):
+            raise PathError(
+                f"targets of one transaction need names that differ by more than case, got {names}"
+            )
+        for path in self._paths:
+            for other in self._paths:
+                if path != other and is_below(path, other):
+                    raise PathError(f"the target {path} lies in the target {other}; name one of them")
         parents = sorted({os.path.dirname(p) for p in self._paths})
         self._control = Control(os.path.dirname(self._paths[0]), ops)
         self._others = tuple(Control(p, ops) for p in parents if p != self._control.parent)
@@ -90,8 +97,13 @@ class LocalBackend:
         self, *, mode: Mode, durability: Durability, entry: str | None = None
     ) -> Guarantee:
         """What is promised here, probed; directories made for the probe are removed again."""
-        with self._parents_there(keep=False), self._present():
-            return self._promise(probe(self._control), mode, durability, entry)
+        with (
+            self._storage_errors("asking what is promised"),
+            self._parents_there(keep=False, durable=False),
+            self._present(),
+        ):
+            abilities = probe(self._control, durable=durability == "data")
+            return self._promise(abilities, mode, durability, entry)
 
     def begin(
         self,
@@ -116,34 +128,46 @@ class LocalBackend:
             The place beside the target can't be written.
         """
         txid = secrets.token_hex(16) if id is None else key_of(id)
-        self._settle_dead()
-        with self._parents_there(keep=True) as created:
+        durable = durability == "data"
+        with (
+            self._storage_errors("beginning a transaction"),
+            self._parents_there(keep=True, durable=durable) as created,
+        ):
+            self._settle_dead()
             try:
                 return self._begin(mode, durability, require, entry, id, txid, created)
             except BaseException:
                 for control in self._controls:
                     control.leave()
-                _remove_empty(created)
+                self._remove_empty(created)
                 raise
 
     def recover(self) -> Recovery:
-        """Settle what dead writers left beside the targets, and report it."""
-        return Recoverer(self._controls).recover(self.url)
+        """Settle what dead writers left beside the targets and in them, and report it."""
+        with self._storage_errors("recovering"):
+            return Recoverer(self._settled_places()).recover(self.url)
 
     def outcome(self, id: str, /) -> OutcomeState:
         """What became of a transaction, by the caller's id or by ``tx.id``."""
-        recoverer = Recoverer(self._controls)
-        for txid in dict.fromkeys((key_of(id), id)):
-            state = recoverer.outcome(txid)
-            if state is not OutcomeState.UNKNOWN:
-                return state
-        return OutcomeState.UNKNOWN
+        with self._storage_errors("asking for an outcome"):
+            recoverer = Recoverer(self._settled_places())
+            for txid in dict.fromkeys((key_of(id), id)):
+                state = recoverer.outcome(txid)
+                if state is not OutcomeState.UNKNOWN:
+                    return state
+            return OutcomeState.UNKNOWN
+
+    def _settled_places(self) -> tuple[Control, ...]:
+        """The control directories beside the targets, and those of targets that hold others."""
+        inner = (Control(path, self._ops) for path in self._paths)
+        return (*self._controls, *(c for c in inner if self._ops.lstat(c.path) is not None))
 
     # --- the steps of begin ------------------------------------------------------------------------
 
     def _settle_dead(self) -> None:
-        if any(self._ops.lstat(c.path) is not None for c in self._controls):
-            Recoverer(self._controls, only={os.path.basename(p) for p in self._paths}).recover("")
+        places = self._settled_places()
+        if any(self._ops.lstat(c.path) is not None for c in places):
+            Recoverer(places, only={os.path.basename(p) for p in self._paths}).recover("")
 
     def _begin(
         self,
@@ -159,9 +183,10 @@ class LocalBackend:
         if mode == "create" and not done:
             self._must_be_free()
         held: list[LockHandle] = []
+        looking: list[LockHandle] = []
         with contextlib.ExitStack() as undo:
             with self._present():
-                abilities = probe(self._control)
+                abilities = probe(self._control, durable=durability == "data")
                 promised = self._promise(abilities, mode, durability, entry)
                 refuse_missing(promised, require)
                 self._check_mounts()
@@ -171,13 +196,14 @@ class LocalBackend:
                     raise ConflictError(f"transaction {id!r} is active in another process", txid=id)
                 undo.callback(alive.release)
                 undo.callback(_release_all, held)
+                undo.callback(_release_all, looking)
                 if mode == "create" and not done:
                     self._claim(held)
-                targets = tuple(self._target(p) for p in self._paths)
+                targets = self._look(mode, looking)
                 area = self._make_area(txid, durability, mode)
                 undo.callback(self._unmake_area, txid)
                 for control in self._others:
-                    self._write_ref(control, txid)
+                    self._write_ref(control, txid, durable=durability == "data")
                 fs_fd = self._ops.open_fs(area) if self._syncfs and durability == "data" else None
             keeper = Keeper(self._ops, durable=durability == "data", fs_fd=fs_fd)
             transaction = LocalTransaction(
@@ -219,6 +245,29 @@ class LocalBackend:
             abilities=abilities,
         )
 
+    def _look(self, mode: Mode, held: list[LockHandle]) -> tuple[Target, ...]:
+        """The targets as they are now.
+
+        For a replacement under their locks: a commit in progress does not know of us yet, so it is
+        either over before we look, or sees us and tells us by the generation.
+        """
+        for path in sorted(self._paths) if mode == "replace" else ():
+            lock = self._control_of(path).of_target(os.path.basename(path))
+            handle = self._ops.lock(lock, wait_s=LOCK_WAIT_S)
+            if handle is None:
+                raise ConflictError(
+                    f"another transaction has held the lock of {path} for {LOCK_WAIT_S:.0f} s",
+                    outcome="aborted",
+                )
+            held.append(handle)
+        targets = tuple(self._target(p) for p in self._paths)
+        _release_all(held)
+        return targets
+
+    def _control_of(self, path: str) -> Control:
+        parent = os.path.dirname(path)
+        return next(c for c in self._controls if c.parent == parent)
+
     def _target(self, path: str) -> Target:
         stat = self._ops.lstat(path)
         if stat is not None and stat.kind is FileKind.ODD:
@@ -229,13 +278,12 @@ class LocalBackend:
                 f"for the file itself name it in a list: fstx.begin([{path!r}])"
             )
         parent, name = os.path.split(path)
-        control = next(c for c in self._controls if c.parent == parent)
         return Target(
             parent,
             name,
             base=identity(stat),
             empty=stat is None or is_empty_tree(self._ops, path, stat),
-            generation=control.generation(name),
+            generation=self._control_of(path).generation(name),
         )
 
     def _must_be_free(self) -> None:
@@ -249,10 +297,9 @@ class LocalBackend:
                 )
 
     def _claim(self, held: list[LockHandle]) -> None:
-        by_parent = {c.parent: c for c in self._controls}
         for path in sorted(self._paths):
-            parent, name = os.path.split(path)
-            handle = self._ops.lock(by_parent[parent].of_target(name, CLAIM), wait_s=0.0)
+            claim = self._control_of(path).of_target(os.path.basename(path), CLAIM)
+            handle = self._ops.lock(claim, wait_s=0.0)
             if handle is None:
                 raise ConflictError(
                     f"another transaction is creating {path}; wait for it, or write elsewhere",
@@ -317,16 +364,20 @@ class LocalBackend:
             with contextlib.suppress(OSError):
                 self._ops.rmdir(path)
         for control in self._others:
-            with contextlib.suppress(OSError):
-                self._ops.unlink(control.area(txid, REF))
+            for suffix in (REF, REF + TEMPORARY):
+                with contextlib.suppress(OSError):
+                    self._ops.unlink(control.area(txid, suffix))
 
-    def _write_ref(self, control: Control, txid: str) -> None:
+    def _write_ref(self, control: Control, txid: str, *, durable: bool) -> None:
         path = control.area(txid, REF)
-        with contextlib.suppress(FileNotFoundError):
-            self._ops.unlink(path)
-        with self._ops.open_new(path) as file:
+        for name in (path, path + TEMPORARY):
+            with contextlib.suppress(FileNotFoundError):
+                self._ops.unlink(name)
+        with self._ops.open_new(path + TEMPORARY) as file:
             file.write(seal({"format": 1, "txid": txid, "control": self._control.path}))
-            self._ops.sync_file(file)
+            if durable:
+                self._ops.sync_file(file)
+        self._ops.rename(path + TEMPORARY, path)
 
     # --- surroundings ------------------------------------------------------------------------------
 
@@ -340,25 +391,36 @@ class LocalBackend:
             yield
 
     @contextlib.contextmanager
-    def _parents_there(self, *, keep: bool) -> Iterator[list[str]]:
+    def _storage_errors(self, doing: str) -> Iterator[None]:
+        """What the system refuses becomes a StorageError that names the place."""
+        try:
+            yield
+        except TransactionError:
+            raise
+        except OSError as error:
+            place = error.filename or self.url
+            raise wrap_storage_error(error, f"{doing} at {self.url} failed: {place}") from error
+
+    @contextlib.contextmanager
+    def _parents_there(self, *, keep: bool, durable: bool) -> Iterator[list[str]]:
         """Missing parents are made; removed again unless they are to be kept."""
         created: list[str] = []
         try:
             for control in self._controls:
-                self._make_parent(control.parent, created)
+                self._make_parent(control.parent, created, durable=durable)
             yield created
         finally:
             if not keep:
-                _remove_empty(created)
+                self._remove_empty(created)
 
-    def _make_parent(self, parent: str, created: list[str]) -> None:
+    def _make_parent(self, parent: str, created: list[str], *, durable: bool) -> None:
         missing = []
         place = parent
         while (stat := self._ops.lstat(place)) is None:
             missing.append(place)
             place = os.path.dirname(place)
         if stat.kind is not FileKind.TREE:
-            _remove_empty(created)
+            self._remove_empty(created)
             raise PathError(f"{place} is not a directory, so nothing can be written below it")
         for path in reversed(missing):
             try:
@@ -366,10 +428,18 @@ class LocalBackend:
             except FileExistsError:
                 continue
             except OSError as error:
-                _remove_empty(created)
+                self._remove_empty(created)
                 raise wrap_storage_error(error, f"the directory {path} can't be created") from error
             created.append(path)
-            self._ops.sync_dir(os.path.dirname(path))
+            if durable:
+                self._ops.sync_dir(os.path.dirname(path))
+
+    def _remove_empty(self, created: list[str]) -> None:
+        while created:
+            try:
+                self._ops.rmdir(created.pop())
+            except OSError:
+                created.clear()
 
 
 def refuse_missing(promised: Guarantee, require: frozenset[Capability]) -> None:
@@ -401,15 +471,5 @@ def boot_id() -> str:
 
 def _release_all(held: list[LockHandle]) -> None:
     while held:
-        held.pop().release()
-
-
-def _remove_empty(created: list[str]) -> None:
-    while created:
-        try:
-            os.rmdir(created.pop())
-        except OSError:
-            created.clear()
-
-
-
+        held[-1].release()  # popped when done: an interrupted release is made again
+        held.pop()

@@ -13,7 +13,7 @@ from fstx.machines.vocabulary import Event, Reason, Refused, Unknown
 _EXISTS = {errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR}
 _UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOTTY}
 _BUSY = {errno.EBUSY, errno.ETXTBSY}
-_AMBIGUOUS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO if hasattr(errno, "EREMOTEIO") else errno.EIO}
+_AMBIGUOUS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, getattr(errno, "EREMOTEIO", errno.EIO)}
 
 _WIN_EXISTS = {80, 183, 145}
 _WIN_BUSY = {32, 33}  # 5 only where it outlasted the patience: then errno is EBUSY

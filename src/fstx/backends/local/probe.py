@@ -14,20 +14,23 @@ from fstx.backends.local.control import Control, remove_tree
 from fstx.backends.ops import Ops
 from fstx.select import Abilities
 
-_seen: dict[tuple[str, int, str], Abilities] = {}
+_seen: dict[tuple[str, int, str, bool], Abilities] = {}
 
 
-def probe(control: Control) -> Abilities:
-    """Abilities of the file system that holds `control`; call inside ``control.entered()``."""
+def probe(control: Control, *, durable: bool) -> Abilities:
+    """Abilities of the file system that holds `control`; call inside ``control.entered()``.
+
+    Not `durable`: nothing is synced, not even to see whether it can be.
+    """
     ops = control.ops
     stat = ops.lstat(control.parent)
-    key = (ops.name, stat.dev if stat else 0, control.parent)
+    key = (ops.name, stat.dev if stat else 0, control.parent, durable)
     if key not in _seen or ops.name == "windows":
-        _seen[key] = _try_everything(control, ops)
+        _seen[key] = _try_everything(control, ops, durable)
     return _seen[key]
 
 
-def _try_everything(control: Control, ops: Ops) -> Abilities:
+def _try_everything(control: Control, ops: Ops, durable: bool) -> Abilities:
     folder = os.path.join(control.path, "probe-" + secrets.token_hex(4))
     ops.mkdir(folder)
     try:
@@ -40,7 +43,7 @@ def _try_everything(control: Control, ops: Ops) -> Abilities:
         else:
             ops.mkdir(b)
         exchange = _succeeds(lambda: ops.exchange(a, b))
-        sync_dirs = ops.name != "windows" and _succeeds(lambda: ops.sync_dir(folder))
+        sync_dirs = durable and ops.name != "windows" and _succeeds(lambda: ops.sync_dir(folder))
         fs_fd = ops.open_fs(folder)
         if fs_fd is not None:
             ops.close_fs(fs_fd)

@@ -29,6 +29,7 @@ from fstx.errors import (
     TargetExistsError,
 )
 from fstx.machines import vocabulary as v
+from fstx.paths import CONTROL_NAME
 from fstx.select import Abilities, strategy_at_commit
 from fstx.types import Buffer, Capability, Guarantee, Mode, Snapshot, StagedObject
 
@@ -227,6 +228,8 @@ class LocalTransaction(BaseTransaction):
                 yield logical
             return
         for name, _ in sorted(self._ops.scandir(place)):
+            if name == CONTROL_NAME:
+                continue  # staging of transactions on targets in here: nothing a reader should see
             yield from self._walk(
                 os.path.join(place, name), f"{logical}/{name}" if logical else name, prefix
             )
@@ -238,10 +241,15 @@ class LocalTransaction(BaseTransaction):
         return self._ops.lstat(self._items.target_path(path)) is not None
 
     def _touch(self, path: str) -> None:
-        i, _ = self._items.split(path)
-        if path in self._touched or self._targets[i].base is None or self._mode != "update":
+        if path in self._touched or self._mode != "update":
             return
-        self._touched[path] = identity(self._ops.lstat(self._items.target_path(path)))
+        i, _ = self._items.split(path)
+        # What was empty at begin had nothing at any path, whatever has come since.
+        self._touched[path] = (
+            None
+            if self._targets[i].empty
+            else identity(self._ops.lstat(self._items.target_path(path)))
+        )
 
     # --- the end -------------------------------------------------------------------------------
 
@@ -311,18 +319,22 @@ class LocalTransaction(BaseTransaction):
         by_parent = {c.parent: c for c in (self._control, *self._others)}
         for target in self._targets:
             now = identity(self._ops.lstat(target.path))
-            if self._mode != "create" and target.base is not None and now != target.base:
-                # a file target of an update is compared by the paths that were touched
-                if self._mode == "replace" or target.base[2:] == (0, 0):
-                    return f"{target.path} was replaced by another writer"
+            # a file target of an update is compared by the paths that were touched
+            whole = self._mode == "replace" or (target.base and target.base[2:] == (0, 0))
+            if self._mode != "create" and target.base is not None and whole and now != target.base:
+                return f"{target.path} was replaced by another writer"
             if (
                 self._mode == "replace"
                 and by_parent[target.parent].generation(target.name) != target.generation
             ):
                 return f"{target.path} was changed by another transaction"
+        absent = {i for i, t in enumerate(self._targets) if self._ops.lstat(t.path) is None}
         for path, before in self._touched.items():
-            if identity(self._ops.lstat(self._items.target_path(path))) != before:
-                return f"{path!r} was changed by another writer"
+            if before is None and absent and self._items.split(path)[0] in absent:
+                continue
+            place = self._items.target_path(path)
+            if identity(self._ops.lstat(place)) != before:
+                return f"{place} was changed by another writer"
         return None
 
     def _conclude(
@@ -337,6 +349,7 @@ class LocalTransaction(BaseTransaction):
                     pending=True, reason=because,
                 )
             case v.Committed():
+                self._release(performer)
                 return snapshot
             case v.Aborted(reason):
                 self._release(performer)
@@ -376,7 +389,7 @@ class LocalTransaction(BaseTransaction):
         """Ctrl-C inside commit: decide now, by the way of recovery, and say which way it went."""
         try:
             outcome = performer.settle(machine)
-        except BaseException as second:
+        except BaseException as second:  # noqa: BLE001 - the interrupt is the one to raise
             self._release(performer)
             interrupt.add_note(
                 f"transaction {self.id} could not be settled ({second!r}); fstx.recover will"
@@ -409,7 +422,8 @@ class LocalTransaction(BaseTransaction):
 
     def _let_go(self) -> None:
         while self._claims:
-            self._claims.pop().release()
+            self._claims[-1].release()
+            self._claims.pop()
         for control in (self._control, *self._others):
             control.leave()
         self._on_end()

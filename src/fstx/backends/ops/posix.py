@@ -59,10 +59,12 @@ class FlockHandle:
         _held.discard(self)
         # Unlinked only while held and only if the name still means our file: a waiter that got another
         # inode compares likewise, so two holders of one name can't arise.
-        with contextlib.suppress(OSError):
-            if os.stat(self._path, follow_symlinks=False).st_ino == os.fstat(fd).st_ino:
-                os.unlink(self._path)
-        os.close(fd)
+        try:
+            with contextlib.suppress(OSError):
+                if os.stat(self._path, follow_symlinks=False).st_ino == os.fstat(fd).st_ino:
+                    os.unlink(self._path)
+        finally:
+            os.close(fd)
 
     def forget(self) -> None:
         """In a forked child: close our copy, which would keep the lock held after the owner died."""
