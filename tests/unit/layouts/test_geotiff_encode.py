@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import sys
 
 import numpy as np
@@ -198,3 +199,28 @@ def test_reader_refuses(tags, says):
     file.seek(0)
     with pytest.raises(UsageError, match=says):
         read_geotiff_meta(file)
+
+
+def test_nan_payloads_stay():
+    """A30: with NaN as nodata, pixels keep their very bits."""
+    array = np.full((16, 16), 0x7FC12345, "u4").view("f4")
+    _, pixels = form(array, nodata=float("nan")).encode(array)
+    assert bytes(pixels) == array.tobytes()
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_values_begin_on_words(big):
+    """TIFF 6.0 section 2: values begin on word boundaries, which strict readers check."""
+    shared = form(
+        transform=DOWN, nodata=1, bigtiff=big, extra=tt.parse_extra_tags([(270, 2, None, "a" * 8)])
+    )
+    with opened(shared.encode(FLAT)) as tiff:
+        assert {tag.valueoffset % 4 for tag in tiff.pages.first.tags} == {0}
+
+
+def test_pickle_carries_no_cache():
+    """E3: what is sent to workers stays small, however much was encoded before."""
+    shared = form()
+    fresh = len(pickle.dumps(shared))
+    shared.encode(FLAT)
+    assert len(pickle.dumps(shared)) == fresh

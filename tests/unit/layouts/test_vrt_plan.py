@@ -64,6 +64,7 @@ def test_grid_of_chunks_and_of_tiles():
     assert planned(grid=own, chunks=(20, 25)).grid == ((20, 20), (25, 25))
     assert planned(chunks=32, tile_size=16).grid == ((32, 8), (32, 18))
     assert planned(chunks=(-1, (20, 30))).grid == ((40,), (20, 30))
+    assert planned(grid=((0, 40), (50, 0))).grid == ((40,), (50,))
     assert planned((2, 40, 50), grid=((1, 1), (40,), (50,))).grid == ((2,), (40,), (50,))
     assert planned((40, 50, 3), chunks=(20, 50)).grid == ((20, 20), (50,), (3,))
 
