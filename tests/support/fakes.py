@@ -10,6 +10,9 @@ import numpy as np
 MOVES: list[tuple[tuple[int, ...], str]] = []
 """Shape and thread of every copy to the host, in order. Tests clear it."""
 
+ASKED: list[str] = []
+"""One entry for every forbidden implicit conversion that was tried. Tests clear it."""
+
 CUDA = (2, 0)
 
 
@@ -35,6 +38,7 @@ class FakeDevice:
         return type(self)(self._values[key])
 
     def __array__(self, *_: Any, **__: Any) -> Any:
+        ASKED.append(type(self).__name__)
         raise TypeError("implicit conversion to a host array is forbidden")
 
     def _copy(self) -> np.ndarray[Any, Any]:

@@ -22,6 +22,7 @@ VALUES = np.arange(12, dtype="f4").reshape(3, 4)
 @pytest.fixture(autouse=True)
 def _no_moves() -> None:
     fakes.MOVES.clear()
+    fakes.ASKED.clear()
 
 
 def test_h3_ndarray_is_taken_as_it_is() -> None:
@@ -36,12 +37,14 @@ def test_h3_h5_device_arrays_come_by_protocol(kind: Any) -> None:
     assert type(host) is np.ndarray
     assert np.array_equal(host, VALUES)
     assert len(fakes.MOVES) == 1
+    assert fakes.ASKED == []
 
 
 def test_h5_no_way_to_the_host_is_refused_with_reasons() -> None:
     """H5: what forbids conversion and offers nothing is refused; np.asarray is not tried."""
     with pytest.raises(UsageError, match=r"NoWayOut.*no export.*register_host_copy"):
         to_host(fakes.NoWayOut(VALUES))
+    assert fakes.ASKED == []
 
 
 def test_h3_registered_copy_comes_first() -> None:
