@@ -75,7 +75,7 @@ def _long(path: str) -> str:
 
 
 class NativeCrt:
-    """Windows. Constructing it elsewhere raises OSError."""
+    """Windows; constructing it elsewhere raises OSError. Run under wine 8, not yet on Windows."""
 
     def __init__(self) -> None:
         if sys.platform != "win32":
