@@ -21,7 +21,7 @@ def read_npz(source: str, name: str | None) -> tuple[Any, dict[str, Any], list[s
     ``nodata``. UsageError where the choice isn't clear or the file is damaged.
     """
     try:
-        with np.load(source, allow_pickle=False) as file:
+        with open(source, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             shapes = {key: _shape(file, key) for key in file.files}
             chosen = _choose(source, shapes, name)
             array = file[chosen]

@@ -1,0 +1,103 @@
+"""What is checked, by name. ``nox`` runs all that CI runs; ``nox -s bench`` is run on purpose only.
+
+With ``--no-venv`` the sessions use the environment that nox itself lies in.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["lint", "types", "imports", "tests", "model", "crash", "docs"]
+nox.options.reuse_existing_virtualenvs = True
+
+CODE = ("src", "tests", "benchmarks", "noxfile.py")
+
+
+def install(session: nox.Session, *what: str) -> None:
+    """Install what a session needs, unless it runs in an environment that has it."""
+    if session.venv_backend != "none":
+        session.install(*what)
+
+
+def python(session: nox.Session, *arguments: str) -> None:
+    """Run the session's Python; without an environment of its own, the one that runs nox."""
+    if session.venv_backend == "none":
+        session.run(sys.executable, *arguments, external=True)
+    else:
+        session.run("python", *arguments)
+
+
+def pytest(session: nox.Session, *arguments: str) -> None:
+    """Run tests; arguments after ``--`` are added."""
+    install(session, ".[test]")
+    python(session, "-m", "pytest", *arguments, *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and layout of the code."""
+    install(session, "ruff>=0.8")
+    python(session, "-m", "ruff", "check", *CODE)
+    python(session, "-m", "ruff", "format", "--check", *CODE)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types, strictly."""
+    install(session, ".[test,lint]")
+    python(session, "-m", "mypy")
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """Imports go downwards only (contracts in pyproject.toml)."""
+    install(session, ".", "import-linter>=2.1")
+    command = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    python(session, "-c", command)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Unit and integration tests on real input."""
+    pytest(session, "tests/unit", "tests/integration", "--ignore=tests/unit/test_docs_examples.py")
+
+
+@nox.session
+def model(session: nox.Session) -> None:
+    """Every answer of storage, every crash, every mutant of a rule."""
+    pytest(session, "tests/model")
+
+
+@nox.session
+def crash(session: nox.Session) -> None:
+    """Real processes, killed."""
+    pytest(session, "tests/crash")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Every code block of README and docs runs."""
+    pytest(session, "tests/unit/test_docs_examples.py")
+
+
+@nox.session(name="tests-3.12", python="3.12")
+def tests_312(session: nox.Session) -> None:
+    """All tests on Python 3.12; not part of CI."""
+    pytest(session, "tests")
+
+
+@nox.session(name="tests-3.13", python="3.13")
+def tests_313(session: nox.Session) -> None:
+    """All tests on Python 3.13; not part of CI."""
+    pytest(session, "tests")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The figures of the README: ``nox -s bench -- tiles``. Minutes, on a quiet machine."""
+    install(session, ".[test]")
+    for name in session.posargs or ("staging", "tiles", "shard"):
+        python(session, f"benchmarks/{name}.py")

@@ -1,0 +1,184 @@
+"""The project's own rules: sizes, imports, wording."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "fstx"
+MODULES = sorted(SOURCE.rglob("*.py"))
+PROSE = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+MODULE_LINES = 500
+FUNCTION_LINES = 70
+
+
+def test_modules_are_found() -> None:
+    """Protects the checks below from an empty list."""
+    assert len(MODULES) > 40
+    assert len(PROSE) > 10
+
+
+def test_modules_are_short() -> None:
+    """Protects readability: a module has 500 lines at most."""
+    long = {str(m.relative_to(ROOT)): n for m in MODULES if (n := _lines(m)) > MODULE_LINES}
+    assert not long
+
+
+def test_functions_are_short() -> None:
+    """Protects readability: a function has 70 lines at most, signature and docstring not counted."""
+    long = {}
+    for module in MODULES:
+        for node in ast.walk(_tree(module)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = _body_lines(node)
+                if length > FUNCTION_LINES:
+                    long[f"{module.relative_to(ROOT)}:{node.name}"] = length
+    assert not long
+
+
+def test_machines_use_the_standard_library_without_effects() -> None:
+    """Protects that machines decide only: nothing in them can touch files, clocks or chance."""
+    allowed = {
+        "__future__",
+        "collections",
+        "dataclasses",
+        "enum",
+        "functools",
+        "itertools",
+        "typing",
+    }
+    found = {
+        (module.name, name)
+        for module in MODULES
+        if "machines" in module.parts
+        for name in _imports(module)
+        if name.partition(".")[0] not in allowed and not name.startswith("fstx")
+    }
+    assert not found
+
+
+def test_layouts_and_sources_touch_no_files() -> None:
+    """Protects that formats and arrays know no storage: no file calls, neither builtin nor of os."""
+    harmless = {"cpu_count", "process_cpu_count", "getpid", "environ", "fspath", "PathLike"}
+    harmless |= {"register_at_fork", "sched_getaffinity"}
+    found = []
+    for module in MODULES:
+        if not {"layouts", "sources"} & set(module.parts):
+            continue
+        for node in ast.walk(_tree(module)):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id == "open"
+            ):
+                found.append((module.name, node.lineno, "open"))
+            of_os = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+            if of_os and node.value.id == "os" and node.attr not in harmless:
+                found.append((module.name, node.lineno, f"os.{node.attr}"))
+    assert not found
+
+
+def test_no_exception_is_swallowed_silently() -> None:
+    """Protects that no failure vanishes: no handler consists of ``pass`` alone, none is bare."""
+    found = [
+        (str(module.relative_to(ROOT)), handler.lineno)
+        for module in MODULES
+        for handler in ast.walk(_tree(module))
+        if isinstance(handler, ast.ExceptHandler)
+        and (
+            handler.type is None
+            or (
+                _catches_all(handler)
+                and len(handler.body) == 1
+                and isinstance(handler.body[0], ast.Pass)
+            )
+        )
+    ]
+    assert not found
+
+
+def test_import_needs_nothing_optional() -> None:
+    """Protects that ``import fstx`` works with fsspec and numpy alone (and is quick)."""
+    code = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in sys.argv[1:]:\n"
+        "            raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "import fstx\n"
+        "print(fstx.__version__)\n"
+    )
+    absent = ["dask", "distributed", "zarr", "numcodecs", "tifffile", "imagecodecs", "xarray"]
+    absent += ["cupy", "typer", "rich", "PIL", "pyproj"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *absent], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_every_test_says_what_it_protects() -> None:
+    """Protects the tests' use as documentation: each has a docstring (inherited suites aside)."""
+    silent = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        tree = _tree(path)
+        plain = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.bases]
+        for node in [*tree.body, *(method for c in plain for method in c.body)]:
+            named = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            if named and node.name.startswith("test_") and not ast.get_docstring(node):
+                silent.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
+    assert not silent
+
+
+def test_links_of_the_documentation_lead_somewhere() -> None:
+    """Protects readers from dead relative links in README and docs."""
+    dead = []
+    for page in PROSE:
+        for target in re.findall(r"\]\(([^)\s#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if "://" not in target and not (page.parent / target).exists():
+                dead.append((str(page.relative_to(ROOT)), target))
+    assert not dead
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda p: str(p.relative_to(ROOT)))
+def test_pages_are_plain(page: Path) -> None:
+    """Protects the wording: every page has a title, no page promises what is not there."""
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    assert not re.search(r"(?i)\b(TODO|FIXME|XXX|coming soon|lorem)\b", text)
+
+
+def _lines(module: Path) -> int:
+    return len(module.read_text(encoding="utf-8").splitlines())
+
+
+def _tree(module: Path) -> ast.Module:
+    return ast.parse(module.read_text(encoding="utf-8"))
+
+
+def _body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    body = node.body[1:] if ast.get_docstring(node) else node.body
+    return 0 if not body else (body[-1].end_lineno or 0) - body[0].lineno + 1
+
+
+def _catches_all(handler: ast.ExceptHandler) -> bool:
+    names = ast.walk(handler.type) if handler.type is not None else ()
+    return any(isinstance(n, ast.Name) and n.id in ("Exception", "BaseException") for n in names)
+
+
+def _imports(module: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(_tree(module)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
