@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fstx.front import _Job, write
+from fstx.front import begin, write
 from fstx.layouts import zarr3
 from fstx.plan import ArraySpec
-from fstx.sources import open_source
 from fstx.streaming import ChunkWriter, Stream, process_chunks, uniform_grid
-from fstx.types import Capability
 from support import fakes
 
 dask = pytest.importorskip("dask")
@@ -100,13 +98,12 @@ def _writer(folder: Path, shards: Any) -> ChunkWriter:
     grid = uniform_grid(VALUES.shape, (8, 8))
     spec = ArraySpec(VALUES.shape, VALUES.dtype, grid)
     plan = zarr3.plan("c.zarr", spec, chunks=(8, 8), shards=shards)
-    require = frozenset({Capability.ATOMIC_SET})
-    job = _Job(
-        open_source(VALUES), plan, str(folder / "c.zarr"), False, "none", require, None, None,
-        None, True, {},
-    )  # fmt: skip
+
+    def open_tx() -> Any:
+        return begin([folder / "c.zarr"], mode="create", durability="none", require="ATOMIC_SET")
+
     shape = tuple(len(lengths) for lengths in plan.grid)
-    return ChunkWriter(job.open, Stream(spec, plan), grid_shape=shape)
+    return ChunkWriter(open_tx, Stream(spec, plan), grid_shape=shape)
 
 
 @pytest.mark.parametrize("shards", [None, (16, 40)])
