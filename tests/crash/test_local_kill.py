@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,16 +154,6 @@ def scene(request: pytest.FixtureRequest) -> Scene:
     return SCENES[request.param]
 
 
-@pytest.fixture
-def fast() -> Iterator[Path]:
-    """A directory in memory where there is one: thousands of syncs."""
-    memory = "/dev/shm"
-    base = memory if os.path.isdir(memory) and os.access(memory, os.W_OK) else None
-    folder = tempfile.mkdtemp(prefix="fstx-kill-", dir=base)
-    yield Path(folder)
-    shutil.rmtree(folder)
-
-
 def fresh(folder: Path, scene: Scene) -> Path:
     root = folder / "root"
     if root.exists():
@@ -175,8 +162,6 @@ def fresh(folder: Path, scene: Scene) -> Path:
     plant(root, scene.old)
     probe._seen.clear()  # each run asks anew, so that call k is the same call in each
     return root
-
-
 
 
 def check_settled(scene: Scene, root: Path, before: OutcomeState, where: object) -> bool:

@@ -37,9 +37,13 @@ class _Lock:
         self.ops, self.inner, self.path = ops, inner, path
 
     def release(self) -> None:
-        self.ops.step("release", self.path)
+        try:
+            self.ops.step("release", self.path)
+        except OSError:
+            self.inner.forget()  # the file could not be removed; a lock is let go in any case
+        else:
+            self.inner.release()
         self.ops.held.discard(self)
-        self.inner.release()
 
 
 class KillerOps(PosixOps):
