@@ -162,7 +162,7 @@ def write(
     check_workers(max_workers)
     module = layouts.choose(_name_of(target), layout)
     if is_labelled(array):
-        options = {**module.describe(array), **options}
+        options = {**module.describe(array, options), **options}
     source = open_source(array, scheduler=scheduler)
     plan: Plan = module.plan(_name_of(target), source.spec, **options)
     goal = _Goal(

@@ -5,7 +5,7 @@ Coordinates are pixel centres and win over attributes, which slicing leaves stal
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,11 +26,12 @@ def is_labelled(array: object) -> bool:
     return all(hasattr(array, name) for name in ("dims", "coords", "attrs", "shape", "dtype"))
 
 
-def describe(array: Any) -> dict[str, Any]:
+def describe(array: Any, given: Container[str] = ()) -> dict[str, Any]:
     """Options for `vrt.plan` that a labelled array itself tells; what it doesn't tell is left out.
 
     May hold ``dims``, ``axis_order``, ``crs``, ``transform``, ``nodata``, ``raster_type``,
-    ``gdal_metadata``, ``extra_tags`` and ``resolution``. Options of the caller go over them.
+    ``gdal_metadata``, ``extra_tags`` and ``resolution``. Options of the caller, named in `given`, go over
+    them; coordinates are not looked at where a transform is given.
     Raises UsageError for axes in another order than rows, columns; for coordinates that are not evenly
     spaced numbers; for nodata attributes that contradict each other; for a rotated transform.
     """
@@ -40,11 +41,11 @@ def describe(array: Any) -> dict[str, Any]:
         rows, cols = _spatial(dims)
         if len(dims) == 3:
             options["axis_order"] = "yxb" if cols == 1 else "byx"
-        transform = _transform(array, rows, cols)
+        transform = None if "transform" in given else _transform(array, rows, cols)
         if transform is not None:
             options["transform"] = transform
     crs = _crs(array)
-    if crs is not None and "transform" in options:
+    if crs is not None and ("transform" in options or "transform" in given):
         options["crs"] = crs
     nodata = _nodata(array)
     if nodata is not None:

@@ -8,7 +8,7 @@ slabs together, so that the whole array is never in memory.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ def targets(name: str) -> tuple[str, ...]:
     return (name,)
 
 
-def describe(array: object) -> dict[str, object]:
+def describe(array: object, given: Container[str] = ()) -> dict[str, object]:
     """Options that a labelled array itself tells: none, a .npy file keeps no labels."""
     return {}
 

@@ -7,7 +7,7 @@ finds an array without its values. Chunks that are all fill value are not stored
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ def targets(name: str) -> tuple[str, ...]:
     return (name,)
 
 
-def describe(array: Any) -> dict[str, Any]:
+def describe(array: Any, given: Container[str] = ()) -> dict[str, Any]:
     """Options that a labelled array (xarray) itself tells: its dimension names."""
     return {"dimension_names": tuple(str(dim) for dim in array.dims)}
 

@@ -1,0 +1,146 @@
+"""fstx.write from dask processes and a real distributed cluster: acceptance A6, E2, E3, E10."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import rasterio
+import zarr
+
+import fstx
+
+SIDE, CHUNK = 64, 16
+GEO = {"crs": "EPSG:4326", "transform": (0, 1, 0, 0, 0, -1)}
+
+
+def data() -> np.ndarray:
+    return np.arange(SIDE * SIDE, dtype="f4").reshape(SIDE, SIDE)
+
+
+def bad(block: np.ndarray, block_info=None) -> np.ndarray:
+    if block_info and block_info[0]["chunk-location"] == (2, 1):
+        raise ZeroDivisionError("chunk (2, 1)")
+    return block
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[object]:
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
+        Client(cluster) as made,
+    ):
+        yield made
+
+
+@pytest.fixture(params=["processes", "distributed"])
+def scheduler(request: pytest.FixtureRequest) -> object:
+    if request.param == "distributed":
+        return request.getfixturevalue("client")
+    return "processes"
+
+
+@pytest.mark.parametrize("name", ["o.vrt", "o.zarr", "s.zarr", "o.npy"])
+def test_workers_stage_and_the_coordinator_commits(name: str, scheduler, tmp_path: Path) -> None:
+    """E3: what comes back is receipts; one commit; equal for tiles, chunks, shards and npy."""
+    options = {
+        "o.vrt": GEO,
+        "o.zarr": {"chunks": (CHUNK, CHUNK)},
+        "s.zarr": {"chunks": (CHUNK // 2, CHUNK // 2), "shards": (2 * CHUNK, 2 * CHUNK)},
+        "o.npy": {},
+    }[name]
+    array = da.from_array(data(), chunks=CHUNK)
+    fstx.write(array, tmp_path / name, scheduler=scheduler, **options)
+    if name.endswith("vrt"):
+        with rasterio.open(tmp_path / name) as opened:
+            found = opened.read(1)
+    elif name.endswith("zarr"):
+        found = zarr.open_array(tmp_path / name, mode="r")[:]
+    else:
+        found = np.load(tmp_path / name)
+    assert (found == data()).all()
+    assert ".fstx" not in os.listdir(tmp_path)
+
+
+def test_a_failing_chunk_on_workers_leaves_nothing(scheduler, tmp_path: Path) -> None:
+    """A6, A7: no index, no tile directory, no staging; the retry works."""
+    array = da.map_blocks(
+        bad, da.from_array(data(), chunks=CHUNK), dtype="f4", meta=np.empty((0, 0), "f4")
+    )
+    with pytest.raises(ZeroDivisionError, match="2, 1"):
+        fstx.write(array, tmp_path / "o.vrt", scheduler=scheduler, **GEO)
+    assert os.listdir(tmp_path) == []
+    fstx.write(da.from_array(data(), chunks=CHUNK), tmp_path / "o.vrt", scheduler=scheduler, **GEO)
+    with rasterio.open(tmp_path / "o.vrt") as opened:
+        assert (opened.read(1) == data()).all()
+
+
+def test_memory_refuses_other_processes_before_any_chunk(scheduler) -> None:
+    """I1: what can't be promised is refused up front, with the way out."""
+    computed = []
+    array = da.map_blocks(
+        lambda b: computed.append(1) or b,
+        da.from_array(data(), chunks=CHUNK),
+        dtype="f4",
+        meta=np.empty((0, 0), "f4"),
+    )
+    computed.clear()
+    with pytest.raises(fstx.CapabilityError, match="threads"):
+        fstx.write(array, "memory://cluster/o.vrt", scheduler=scheduler, **GEO)
+    assert computed == []
+
+
+def test_an_active_client_and_the_configuration_are_honoured(client, tmp_path: Path) -> None:
+    """E2: dask's own order; without a word the active client computes."""
+    pids: list[int] = []
+    where = tmp_path / "pids"
+    where.mkdir()
+
+    def note(block: np.ndarray) -> np.ndarray:
+        (where / str(os.getpid())).touch()
+        return block
+
+    array = da.map_blocks(
+        note, da.from_array(data(), chunks=CHUNK), dtype="f4", meta=np.empty((0, 0), "f4")
+    )
+    for name, config in (("a.zarr", {"scheduler": "synchronous"}), ("b.zarr", {})):
+        for old in where.iterdir():
+            old.unlink()
+        with dask.config.set(config):
+            fstx.write(array, tmp_path / name)
+        pids.append(os.getpid() in {int(p.name) for p in where.iterdir()})
+        assert (zarr.open_array(tmp_path / name, mode="r")[:] == data()).all()
+    assert pids == [True, False]
+
+
+@pytest.mark.parametrize("kind", ["mean", "overlap", "rechunk"])
+def test_each_source_chunk_is_computed_once(kind: str, tmp_path: Path) -> None:
+    """E10: counted where they are made, for graphs that share chunks between outputs."""
+    counts: dict[tuple[int, ...], int] = {}
+
+    def source(block_info=None) -> np.ndarray:
+        where = block_info[None]["chunk-location"]
+        counts[where] = counts.get(where, 0) + 1
+        return np.full((CHUNK, CHUNK), sum(where), "f4")
+
+    x = da.map_blocks(
+        source, chunks=((CHUNK,) * 4, (CHUNK,) * 4), dtype="f4", meta=np.empty((0, 0), "f4")
+    )
+    counts.clear()
+    array = {
+        "mean": lambda: x - x.mean(),
+        "overlap": lambda: da.map_overlap(lambda b: b * 2, x, depth=1, boundary="reflect"),
+        "rechunk": lambda: x.rechunk((24, 40)),
+    }[kind]()
+    fstx.write(array, tmp_path / "o.vrt", scheduler="threads", **GEO)
+    assert sorted(counts) == [(i, j) for i in range(4) for j in range(4)]
+    assert set(counts.values()) == {1}
