@@ -259,3 +259,40 @@ def test_kill_of_every_recovery(scene: Scene, fast: Path) -> None:
             if not scene.recover(root, kill_at=j):
                 break
         check_settled(scene, root, before, (k, j, ops.calls[-1]))
+
+
+def test_interrupt_at_every_call(scene: Scene, fast: Path) -> None:
+    """A25: Ctrl-C before any call leaves nothing, the state whole, and says which one it is."""
+    for k in itertools.count(1):
+        root = fresh(fast, scene)
+        made: list[KillerOps] = []
+
+        def interrupt(name: str, path: str, k: int = k, made: list[KillerOps] = made) -> None:
+            if len(made[0].calls) == k:
+                raise KeyboardInterrupt
+
+        made.append(KillerOps(exchange=scene.exchange, act=interrupt))
+        backend = scene.backend(root, made[0])
+        said = False
+        try:
+            tx = backend.begin(mode=scene.mode, durability="data", require=frozenset(), id=scene.id)
+            with tx:
+                for path, data in scene.write.items():
+                    tx.stage(path, data)
+                for path in scene.remove:
+                    tx.remove(path)
+        except KeyboardInterrupt as error:
+            said = "is committed" in "".join(getattr(error, "__notes__", ()))
+        else:
+            if len(made[0].calls) < k:
+                break
+            said = True
+        found = without_receipts(tree(root))
+        where = (k, made[0].calls[k - 1], found)
+        lock_left = {f for f in found if f.endswith(".lock") or "/locks/" in f}
+        if lock_left and made[0].calls[k - 1][0] in ("release", "lock"):
+            assert not scene.recover(root), where
+            found = without_receipts(tree(root))
+        assert found in (scene.old, scene.new), where
+        assert said == (found == scene.new), where
+    assert k > 25

@@ -41,6 +41,9 @@ class _Lock:
             self.ops.step("release", self.path)
         except OSError:
             self.inner.forget()  # the file could not be removed; a lock is let go in any case
+        except KeyboardInterrupt:
+            self.inner.forget()
+            raise
         else:
             self.inner.release()
         self.ops.held.discard(self)

@@ -223,7 +223,6 @@ class LocalBackend:
                 require=require,
                 created=created,
                 keeper=keeper,
-                on_end=lambda: None,
             )
             undo.pop_all()
         if done:

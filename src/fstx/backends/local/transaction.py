@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from fstx import machines
@@ -58,7 +58,6 @@ class LocalTransaction(BaseTransaction):
         require: frozenset[Capability],
         created: Sequence[str],
         keeper: Keeper,
-        on_end: Callable[[], None],
     ) -> None:
         super().__init__(
             txid=caller_id or txid,
@@ -81,7 +80,6 @@ class LocalTransaction(BaseTransaction):
         self._abilities = abilities
         self._created = list(created)
         self._keeper = keeper
-        self._on_end = on_end
         self._pid = os.getpid()
         self._items = Itemizer(self._ops, targets, mode, area, joined)
         durable = guarantee.durability == "data"
@@ -276,8 +274,6 @@ class LocalTransaction(BaseTransaction):
         except BaseException as interrupt:
             self._settle(performer, machine, interrupt, urls)
             raise
-        finally:
-            self._let_go()
         return self._conclude(outcome, performer, strategy, Snapshot(
             self.id, urls, strategy, count, size_bytes,
         ))
@@ -412,21 +408,12 @@ class LocalTransaction(BaseTransaction):
         try:
             performer.run(machine, machine.rollback())
         finally:
-            self._let_go()
             self._release(performer)
             self._remove_created()
 
     def _release(self, performer: Performer) -> None:
         if performer.alive is not None:
             performer.depart()
-
-    def _let_go(self) -> None:
-        while self._claims:
-            self._claims[-1].release()
-            self._claims.pop()
-        for control in (self._control, *self._others):
-            control.leave()
-        self._on_end()
 
     def _remove_created(self) -> None:
         """Parents that were made for this transaction go with it, if they are empty."""
