@@ -9,6 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
+
+import fstx
+from fstx.cli import exits
+from fstx.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "fstx"
@@ -146,6 +151,32 @@ def test_links_of_the_documentation_lead_somewhere() -> None:
             if "://" not in target and not (page.parent / target).exists():
                 dead.append((str(page.relative_to(ROOT)), target))
     assert not dead
+
+
+def test_reference_names_everything() -> None:
+    """Protects the reference from falling behind: every public name, option and exit code is on its page."""
+    api = (ROOT / "docs/reference/api.md").read_text(encoding="utf-8")
+    errors = (ROOT / "docs/reference/errors.md").read_text(encoding="utf-8")
+    public = [name for name in fstx.__all__ if name != "__version__"]
+    assert [n for n in public if f"`{n}" not in api + errors] == []
+    assert [c.value for c in fstx.Capability if f"| {c.value} |" not in api] == []
+    layouts = (ROOT / "docs/reference/layouts.md").read_text(encoding="utf-8")
+    modules = [fstx.layouts.choose(name) for name in ("a.vrt", "a.zarr", "a.npy")]
+    assert [o for m in modules for o in sorted(m.OPTIONS) if f"`{o}`" not in layouts] == []
+    cli = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
+    codes = (
+        exits.OK,
+        exits.FAILED,
+        exits.USAGE,
+        exits.CONFLICT,
+        exits.UNSETTLED,
+        exits.INTERRUPTED,
+    )
+    assert [c for c in codes if f"| {c} |" not in cli] == []
+    write = typer.main.get_command(app).commands["write"]  # type: ignore[attr-defined]
+    named = [o for p in write.params for o in p.opts if o.startswith("--") and o != "--help"]
+    assert len(named) > 10
+    assert [o for o in named if f"`{o}`" not in cli and f"`{o} " not in cli] == []
 
 
 @pytest.mark.parametrize("page", PROSE, ids=lambda p: str(p.relative_to(ROOT)))
