@@ -239,6 +239,25 @@ def test_geotiff_keeps_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert np.array_equal(read.read(1), DATA)
 
 
+def test_unreadable_crs_can_be_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Protects the way out that the message names: a GeoTIFF with a CRS of its own keys, written by --crs."""
+    rasterio = pytest.importorskip("rasterio")
+    own = "+proj=laea +lat_0=12 +lon_0=34 +datum=WGS84 +units=m"
+    place = {"transform": rasterio.Affine(100, 0, 5000, 0, -100, 9000), "crs": own}
+    path = tmp_path / "own.tif"
+    shape = {"height": 60, "width": 80, "count": 1, "dtype": "int16"}
+    with rasterio.open(path, "w", driver="GTiff", **shape, **place) as file:
+        file.write(DATA, 1)
+    code, _, err = _main(capsys, "write", str(path), str(tmp_path / "a.vrt"))
+    assert code == 2
+    assert "crs" in err
+    assert _main(capsys, "write", str(path), str(tmp_path / "a.vrt"), "--crs", own)[0] == 0
+    with rasterio.open(tmp_path / "a.vrt") as read:
+        assert read.transform == place["transform"]
+        assert "Lambert" in read.crs.to_wkt()
+        assert np.array_equal(read.read(1), DATA)
+
+
 def test_large_tiff_is_read_by_blocks(tmp_path: Path) -> None:
     """Protects memory: a TIFF of 64 MB and more becomes a dask array, which reads equal."""
     path = tmp_path / "large.tif"

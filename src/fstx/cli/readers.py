@@ -43,7 +43,7 @@ def opened(source: str, name: str | None = None, *, crs_given: bool = False) -> 
     name
         Which array, where the file holds several.
     crs_given
-        The caller names the CRS, so one that can't be read is no error.
+        The caller names the CRS, so that of the file is not looked at.
 
     Raises
     ------
@@ -133,13 +133,10 @@ def _read_tiff(source: str, stack: ExitStack, crs_given: bool) -> Loaded:
     notes = []
     if len(tiff.series) > 1:
         notes.append(f"{source} holds {len(tiff.series)} images; the first was taken")
-    options: dict[str, Any] = {}
     try:
-        options = read_geotiff_meta(tiff)
+        options = read_geotiff_meta(tiff, crs=not crs_given)
     except UsageError as error:
-        if not crs_given:
-            raise UsageError(f"SRC {source}: {error}") from error
-        notes.append(f"{source}: {error}")
+        raise UsageError(f"SRC {source}: {error}") from error
     if series.ndim == 3:
         options["axis_order"] = "yxb" if series.axes.endswith("S") else "byx"
     else:

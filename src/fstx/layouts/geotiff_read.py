@@ -10,13 +10,15 @@ from fstx.layouts import tifftags as tt
 _PE = "ESRI PE String = "
 
 
-def read_geotiff_meta(source: Any) -> dict[str, Any]:
+def read_geotiff_meta(source: Any, *, crs: bool = True) -> dict[str, Any]:
     """Options that reproduce a GeoTIFF's georeferencing; what the file doesn't say is left out.
 
     Parameters
     ----------
     source
         An open ``tifffile.TiffFile``, or a path or binary file that tifffile opens.
+    crs
+        False leaves the CRS out, for callers who know it better.
 
     Returns
     -------
@@ -32,12 +34,12 @@ def read_geotiff_meta(source: Any) -> dict[str, Any]:
     import tifffile
 
     if isinstance(source, tifffile.TiffFile):
-        return _page_meta(source.pages.first)
+        return _page_meta(source.pages.first, crs)
     with tifffile.TiffFile(source) as opened:
-        return _page_meta(opened.pages.first)
+        return _page_meta(opened.pages.first, crs)
 
 
-def _page_meta(page: Any) -> dict[str, Any]:
+def _page_meta(page: Any, with_crs: bool) -> dict[str, Any]:
     tags = {code: page.tags[code].value for code in page.tags.keys()}  # noqa: SIM118
     options: dict[str, Any] = {}
     keys = _geo_keys(tags)
@@ -46,7 +48,7 @@ def _page_meta(page: Any) -> dict[str, Any]:
     transform = _transform(tags, point=keys.get(1025) == 2)
     if transform is not None:
         options["transform"] = transform
-        crs = _crs(keys)
+        crs = _crs(keys) if with_crs else None
         if crs is not None:
             options["crs"] = crs
     nodata = tags.get(tt.GDAL_NODATA)
