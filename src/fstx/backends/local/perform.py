@@ -15,6 +15,7 @@ from typing import Any
 from fstx.backends.local.causes import event_of, reason_of
 from fstx.backends.local.control import FENCED, REF, TRASH, Control, remove_tree
 from fstx.backends.local.items import identity, is_empty_tree
+from fstx.backends.local.probe import leaves_mount
 from fstx.backends.local.records import (
     LIMIT_BYTES,
     Entry,
@@ -239,6 +240,10 @@ class Performer:
             if not os.access(folder, os.W_OK | os.X_OK):
                 self.complaint = f"{folder} is not writable"
                 return v.Refused("failed")
+            if leaves_mount(self.control.ops, self.area, folder):
+                # after the commit point this could never be finished
+                self.complaint = f"{folder} is on another mount than {self.control.path}"
+                return v.Refused("cross-device")
         self._tell_the_living()
         return v.Done()
 
