@@ -358,10 +358,11 @@ class MemoryTransaction(BaseTransaction):
         with _COMMIT:
             self._leave(OutcomeState.ABORTED)
 
-    def __del__(self) -> None:
-        # A transaction that was begun and dropped must not hold its claim for ever.
+    def __del__(self, claims: set[str] = _CLAIMS) -> None:
+        # A transaction that was begun and dropped must not hold its claim for ever. Bound here, the
+        # set is still there when the interpreter ends and the module's names are gone.
         if getattr(self, "_state", "") == "open" and hasattr(self, "_base"):
-            _CLAIMS.difference_update(self._backend.places if self._mode == "create" else ())
+            claims.difference_update(self._backend.places if self._mode == "create" else ())
 
 
 __all__ = ["MemoryBackend", "MemoryTransaction", "StateError", "open_backend"]
