@@ -75,8 +75,9 @@ def _ordered(files: Tree) -> dict[str, Any]:
             found[path] = data
             continue
         index = np.frombuffer(data[-(12 * 16 + 4) : -4], "<u8").reshape(12, 2)
-        found[path] = [data[int(at) : int(at + size)] for at, size in index]
-        assert index[:, 1].sum() + 12 * 16 + 4 == len(data)
+        there = [(int(at), int(size)) for at, size in index if int(size) != 2**64 - 1]
+        found[path] = [data[at : at + size] for at, size in there]
+        assert sum(size for _, size in there) + 12 * 16 + 4 == len(data)
     return found
 
 
