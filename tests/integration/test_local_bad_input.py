@@ -244,10 +244,10 @@ def test_no_space_left_in_an_open_file(mount: Callable[..., Path]) -> None:
     with (
         pytest.raises((StorageError, OSError), match="No space left"),
         fstx.begin(root / "t") as tx,
+        tx.open("big") as file,
     ):
-        with tx.open("big") as file:
-            for _ in range(40):
-                file.write(b"x" * 65536)
+        for _ in range(40):
+            file.write(b"x" * 65536)
     assert tree(root) == {}
 
 

@@ -179,9 +179,8 @@ class LocalBackend:
         txid: str,
         created: list[str],
     ) -> LocalTransaction:
-        done = id is not None and self._ops.lstat(self._control.receipt(txid)) is not None
-        if mode == "create" and not done:
-            self._must_be_free()
+        if mode == "create" and id is None:
+            self._must_be_free()  # before anything is made; asked again under the claim
         held: list[LockHandle] = []
         looking: list[LockHandle] = []
         with contextlib.ExitStack() as undo:
@@ -197,6 +196,8 @@ class LocalBackend:
                 undo.callback(alive.release)
                 undo.callback(_release_all, held)
                 undo.callback(_release_all, looking)
+                # Asked while nobody else can run under this id.
+                done = id is not None and self._ops.lstat(self._control.receipt(txid)) is not None
                 if mode == "create" and not done:
                     self._claim(held)
                 targets = self._look(mode, looking)

@@ -34,6 +34,10 @@ LOCK_WAIT_S = 60.0
 _RECORDS: tuple[v.RecordKind, ...] = ("plan", "intent", "commit")
 
 
+class Replan(Exception):  # noqa: N818 - no error: control flow between Check and the transaction
+    """A directory came or went since the items were made; nothing was recorded or moved yet."""
+
+
 @dataclass
 class Performer:
     """One transaction's hands: its area, its targets, the locks it holds.
@@ -55,6 +59,8 @@ class Performer:
     cause: OSError | None = None
     complaint: str = ""
     locks: list[LockHandle] = field(default_factory=list)
+    locked: frozenset[tuple[str, str]] = frozenset()  # what `locks` lock, once that is all of it
+    may_replan: bool = False
     claims: list[LockHandle] = field(default_factory=list)  # released before liveness is given up
     position: tuple[Any, v.Effect] | None = None  # of the machine that runs or was interrupted
     left: list[OSError] = field(default_factory=list)
@@ -191,12 +197,14 @@ class Performer:
     # --- locks and checks ------------------------------------------------------------------------
 
     def _lock(self) -> v.Event:
-        self.release()  # an interrupted commit that settles itself may hold them already
         wanted = set()
         by_parent = {c.parent: c for c in (self.control, *self.others)}
         for entry in self.body.entries:
             control = by_parent[self.parent_of(entry)]
             wanted.add((control.parent, control.of_target(entry.name)))
+        if wanted and wanted <= self.locked:
+            return v.Done()  # held since the plan before this one
+        self.release()  # an interrupted commit that settles itself may hold some already
         for parent, path in sorted(wanted):
             control = by_parent[parent]
             with contextlib.suppress(FileExistsError):
@@ -209,6 +217,7 @@ class Performer:
                 )
                 return v.Refused("conflict")
             self.locks.append(handle)
+        self.locked = frozenset(wanted)
         return v.Done()
 
     def _check(self) -> v.Event:
@@ -226,6 +235,8 @@ class Performer:
             target = self.target(entry)
             found = identity(ops.lstat(target))
             if found != entry.base and target not in going and not self._nothing(target, entry):
+                if self.may_replan and entry.tree and self._is_tree(target):
+                    raise Replan  # a directory that was new: it can be entered instead
                 self.complaint = f"{target} " + (
                     "was created" if entry.base is None else "was changed or removed"
                 ) + " by another writer"
@@ -237,6 +248,8 @@ class Performer:
             if entry.kind is v.Kind.REMOVE:
                 going.add(target)
         for folder in folders:
+            if self.may_replan and ops.lstat(folder) is None:
+                raise Replan  # a directory that was there: it can be published instead
             if not os.access(folder, os.W_OK | os.X_OK):
                 self.complaint = f"{folder} is not writable"
                 return v.Refused("failed")
@@ -356,9 +369,9 @@ class Performer:
         path = self.target(entry)
         found = identity(self.control.ops.lstat(path))
         for earlier in self.body.entries[:index]:
-            if earlier.kind is v.Kind.REMOVE and self.target(earlier) == path:
-                if found is not None and same(found, earlier.base):
-                    return v.Who.NONE
+            removed = earlier.kind is v.Kind.REMOVE and self.target(earlier) == path
+            if removed and found is not None and same(found, earlier.base):
+                return v.Who.NONE
         return self._who(path, entry)
 
     def _who(self, path: str, entry: Entry) -> v.Who:
@@ -374,7 +387,10 @@ class Performer:
     def _nothing(self, path: str, entry: Entry) -> bool:
         """An empty directory where a tree goes is as good as nothing: rename replaces it."""
         ops = self.control.ops
-        return entry.tree and not entry.occupied and is_empty_tree(ops, path, ops.lstat(path))
+        if not entry.tree or entry.occupied:
+            return False
+        stat = ops.lstat(path)
+        return stat is None or is_empty_tree(ops, path, stat)
 
     # --- the area ------------------------------------------------------------------------------
 
@@ -416,6 +432,7 @@ class Performer:
     def release(self) -> None:
         """Let the targets' locks go."""
         while self.locks:
+            self.locked = frozenset()
             self.locks[-1].release()  # popped when done: an interrupted release is made again
             self.locks.pop()
 

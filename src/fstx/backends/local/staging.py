@@ -23,6 +23,7 @@ from fstx.types import Buffer, Data, StagedObject
 
 HELD_FILES = 31  # as many descriptors wait for their fsync; one more and syncfs is cheaper (rename.md 2)
 _IOV_MAX = 512
+_COPY_BYTES = 1 << 20
 
 
 class Keeper:
@@ -237,3 +238,36 @@ def write_all(file: Any, buffers: Iterable[Buffer]) -> int:
         if done:
             views[0] = views[0][done:]
     return total
+
+
+def read_range(path: str, start: int, stop: int | None) -> bytes:
+    """Bytes `start` to `stop` of a file, as a slice would give them."""
+    with open(path, "rb") as file:
+        if start == 0 and stop is None:
+            return file.read()
+        size = os.fstat(file.fileno()).st_size
+        first, last, _ = slice(start, stop).indices(size)
+        file.seek(first)
+        return file.read(max(0, last - first))
+
+
+def copy_file(source: Any, target: Any) -> None:
+    """Append a whole file; inside the kernel where it can be (copy_file_range(2))."""
+    left = os.fstat(source.fileno()).st_size
+    in_kernel = hasattr(os, "copy_file_range")
+    while left:
+        if in_kernel:
+            try:
+                done = os.copy_file_range(source.fileno(), target.fileno(), left)
+            except OSError:
+                in_kernel = False
+                continue
+            if done == 0:
+                break
+            left -= done
+            continue
+        block = source.read(min(left, _COPY_BYTES))
+        if not block:
+            break
+        write_all(target, [block])
+        left -= len(block)

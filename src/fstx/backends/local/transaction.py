@@ -12,9 +12,9 @@ from fstx import machines
 from fstx.backends.base import BaseTransaction, wrap_storage_error
 from fstx.backends.local.control import Control
 from fstx.backends.local.items import Itemizer, Target, identity
-from fstx.backends.local.perform import Performer
+from fstx.backends.local.perform import Performer, Replan
 from fstx.backends.local.records import Entry, Identity, RecordBody
-from fstx.backends.local.staging import Keeper, LocalStager, write_all
+from fstx.backends.local.staging import Keeper, LocalStager, copy_file, read_range, write_all
 from fstx.backends.ops import FileKind, LockHandle
 from fstx.backends.ops.windows import name_problem
 from fstx.errors import (
@@ -33,7 +33,15 @@ from fstx.paths import CONTROL_NAME
 from fstx.select import Abilities, strategy_at_commit
 from fstx.types import Buffer, Capability, Guarantee, Mode, Snapshot, StagedObject
 
-_COPY_BYTES = 1 << 20
+_PLANS = 3  # one more than cooperating writers can make necessary: locks are held from the first on
+
+
+class Replanned(Exception):  # noqa: N818 - control flow within commit
+    """Check found directories that came or went; `performer` holds the locks."""
+
+    def __init__(self, performer: Performer) -> None:
+        super().__init__()
+        self.performer = performer
 
 
 class LocalTransaction(BaseTransaction):
@@ -182,7 +190,7 @@ class LocalTransaction(BaseTransaction):
             for piece in pieces:
                 if isinstance(piece, StagedObject):
                     with open(self._source(piece), "rb", buffering=0) as source:
-                        _copy(source, raw)
+                        copy_file(source, raw)
                 else:
                     write_all(raw, [piece])
         return file.receipt
@@ -190,12 +198,12 @@ class LocalTransaction(BaseTransaction):
     # --- the view after commit --------------------------------------------------------------------
 
     def _read_staged(self, receipt: StagedObject, start: int, stop: int | None) -> bytes:
-        return _read(self._items.staged_path(receipt.path), start, stop)
+        return read_range(self._items.staged_path(receipt.path), start, stop)
 
     def _read_base(self, path: str, start: int, stop: int | None) -> bytes:
         self._no_links(path)
         try:
-            return _read(self._items.target_path(path), start, stop)
+            return read_range(self._items.target_path(path), start, stop)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise FileNotFoundError(f"{path!r} is not in {self.url}") from error
 
@@ -252,9 +260,21 @@ class LocalTransaction(BaseTransaction):
     # --- the end -------------------------------------------------------------------------------
 
     def _publish(self) -> Snapshot:
+        held: Performer | None = None
+        for left in reversed(range(_PLANS)):
+            try:
+                return self._publish_as_planned(held, may_replan=left > 0 and self._mode == "update")
+            except Replanned as again:
+                held = again.performer
+        raise AssertionError("the last plan is final")
+
+    def _publish_as_planned(self, held: Performer | None, *, may_replan: bool) -> Snapshot:
+        """Make items of what is staged, and commit them. `held`: holds the locks of a plan before."""
         try:
             entries = self._items.entries(self._changes)
         except BaseException:
+            if held is not None:
+                held.release()
             self._give_up()
             raise
         size_bytes = self._changes.size_bytes
@@ -262,15 +282,25 @@ class LocalTransaction(BaseTransaction):
         changed = {(e.parent, e.name) for e in entries}
         urls = tuple(t.path for t in self._targets if (t.parent, t.name) in changed)
         if not entries and self._caller_id is None:
+            complaint = self._base_changed()
+            if held is not None:
+                held.release()
             self._give_up()
+            if complaint:
+                raise self._error("conflict", complaint)
             return Snapshot(self.id, urls, "none", 0, 0)
         strategy, how = strategy_at_commit([e.item for e in entries], self._abilities)
         performer = self._performer(entries, strategy, how)
+        performer.may_replan = may_replan
+        if held is not None:
+            performer.locks, performer.locked = held.locks, held.locked
         machine = machines.build(
             strategy, tuple(e.item for e in entries), how=cast(Any, how or "create"), strict=True
         )
         try:
             outcome = performer.run(machine, machine.start())
+        except Replan:
+            raise Replanned(performer) from None
         except BaseException as interrupt:
             self._settle(performer, machine, interrupt, urls)
             raise
@@ -315,8 +345,10 @@ class LocalTransaction(BaseTransaction):
         by_parent = {c.parent: c for c in (self._control, *self._others)}
         for target in self._targets:
             now = identity(self._ops.lstat(target.path))
-            # a file target of an update is compared by the paths that were touched
-            whole = self._mode == "replace" or (target.base and target.base[2:] == (0, 0))
+            # What was empty, and a file of an update, is compared by the paths that were touched.
+            whole = self._mode == "replace" or (
+                not target.empty and target.base is not None and target.base[2:] == (0, 0)
+            )
             if self._mode != "create" and target.base is not None and whole and now != target.base:
                 return f"{target.path} was replaced by another writer"
             if (
@@ -433,37 +465,3 @@ class LocalTransaction(BaseTransaction):
             stacklevel=2,
         )
         self.rollback()
-
-
-def _read(path: str, start: int, stop: int | None) -> bytes:
-    with open(path, "rb") as file:
-        if start == 0 and stop is None:
-            return file.read()
-        size = os.fstat(file.fileno()).st_size
-        first, last, _ = slice(start, stop).indices(size)
-        file.seek(first)
-        return file.read(max(0, last - first))
-
-
-def _copy(source: Any, target: Any) -> None:
-    """Append a whole file; inside the kernel where it can be (copy_file_range(2))."""
-    left = os.fstat(source.fileno()).st_size
-    in_kernel = hasattr(os, "copy_file_range")
-    while left:
-        if in_kernel:
-            try:
-                done = os.copy_file_range(source.fileno(), target.fileno(), left)
-            except OSError:
-                in_kernel = False
-                continue
-            if done == 0:
-                break
-            left -= done
-            continue
-        block = source.read(min(left, _COPY_BYTES))
-        if not block:
-            break
-        write_all(target, [block])
-        left -= len(block)
-
-
