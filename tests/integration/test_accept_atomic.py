@@ -120,7 +120,9 @@ def test_final_names_appear_at_commit_only(tmp_path: Path) -> None:
     ]
     assert [goal for _, goal in out] == [str(tmp_path / "o_tiles"), str(tmp_path / "o.vrt")]
     assert all(source.startswith(control) for source, _ in out)
-    commit = next(n for n, (_, p) in enumerate(ops.calls) if p.endswith(f"-> {tmp_path / 'o_tiles'}"))
+    commit = next(
+        n for n, (_, p) in enumerate(ops.calls) if p.endswith(f"-> {tmp_path / 'o_tiles'}")
+    )
     assert set().union(*shown[: commit + 1]) == set()
 
 
@@ -162,9 +164,7 @@ def test_cleanup_that_fails_too_hides_nothing(tmp_path: Path, encode: Any) -> No
     encode.before = fail
     ops = KillerOps(act=refuse)
     with pytest.raises(Boom, match="tile 3"):
-        fstx.write(
-            data(), tmp_path / "o.vrt", max_workers=1, storage_options={"ops": ops}, **KW
-        )
+        fstx.write(data(), tmp_path / "o.vrt", max_workers=1, storage_options={"ops": ops}, **KW)
     assert {"o.vrt", "o_tiles"}.isdisjoint(os.listdir(tmp_path))
     encode.before = lambda _number: None
     fstx.write(data(), tmp_path / "o.vrt", **KW)
