@@ -113,7 +113,7 @@ class Control:
                         remove_tree(self.ops, os.path.join(self.path, name))
                     elif name.endswith(TEMPORARY):
                         self.ops.unlink(os.path.join(self.path, name))
-                if any(name.endswith((ALIVE, REF)) for name, _ in entries):
+                if any(_SIGN.fullmatch(name) for name, _ in entries):
                     return
                 # Nobody lives here, so nobody holds a lock, a claim, or a base to compare with.
                 remove_tree(self.ops, self.locks)

@@ -16,6 +16,7 @@ from fstx.paths import check_path
 
 FORMAT = 1
 LIMIT_BYTES = 64 << 20
+_HOWS = ("create", "place", "exchange")
 
 Identity = tuple[int, int, int, int]  # dev, ino, size_bytes, mtime_ns; a directory has 0, 0 behind
 
@@ -117,10 +118,13 @@ def decode(line: bytes, where: str) -> RecordBody:
     value = unseal(line, where)
     get = _Getter(value, where)
     items = get.of("items", list)
+    strategy = get.one_of("strategy", ("rename", "swap", "redo"))
+    if strategy == "rename" and len(items) != 1:
+        raise RecoveryError(f"{where}: strategy 'rename' has {len(items)} items, not one")
     return RecordBody(
         txid=get.of("txid", str),
-        strategy=get.one_of("strategy", ("rename", "swap", "redo")),
-        how=get.of("how", str),
+        strategy=strategy,
+        how=get.one_of("how", _HOWS if strategy == "rename" else ("",)),
         strict=get.of("strict", bool),
         keyed=get.of("keyed", bool),
         durability=get.one_of("durability", ("none", "data")),
