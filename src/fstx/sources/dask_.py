@@ -30,6 +30,10 @@ from fstx.sources.tasks import LocalTask, RemoteTask, restore, set_stop_flag
 from fstx.types import StagedObject
 
 
+_BATCH = 16
+_SHARED_TASKS = 16  # constants that the chunks of a simple graph share, such as the array cut up
+
+
 @dataclass(frozen=True)
 class Choice:
     """Who will run the graph: ``kind`` is threads, sync, processes, distributed or custom."""
@@ -107,8 +111,8 @@ class DaskSource:
             )
             return
         records = _run_local(choice, array, name, grid, work, max_workers, _one_at_a_time(progress))
-        for record in records.flat:
-            yield from record
+        for record in records:
+            yield from record.flat[0]
 
 
 def choose(scheduler: Any) -> Choice:
@@ -180,7 +184,7 @@ def _run_local(
     work: Work,
     max_workers: int | None,
     progress: Callable[[int], None],
-) -> Any:
+) -> list[Any]:
     remote = choice.kind == "processes"
     flag = _stop_event() if remote and choice.executor is None else None
     failures = Failures(on_halt=flag.set if flag is not None else None)
@@ -207,7 +211,7 @@ def _run_local(
                 else:
                     options["pool"] = pool
             stack.callback(failures.halt)
-            records = graph.compute(**options)
+            records = _compute(graph, options, remote)
     except Exception as error:
         first = failures.first(restore(error))
         if first is error:
@@ -215,9 +219,48 @@ def _run_local(
     else:
         first = failures.first()  # a failing progress callback, say: no task of dask's failed
         if first is None:
-            return np.asarray(records)
+            return records
     assert first is not None
     raise first
+
+
+def _compute(graph: Any, options: dict[str, Any], remote: bool) -> list[Any]:
+    """The chunks of `graph` in row-major order, unjoined.
+
+    Where fusing blockwise layers leaves one task per chunk (chunks that depend on no others), dask's
+    second fusing is left out: it would find nothing, rename every task and add an alias for each, which
+    doubles the time per chunk.
+    """
+    from dask.array.optimization import optimize
+    from dask.base import get_scheduler
+    from dask.blockwise import optimize_blockwise
+    from dask.core import flatten
+
+    options = dict(options)
+    keys = list(flatten(graph.__dask_keys__()))
+    fused = dict(optimize_blockwise(graph.dask, keys=keys))
+    tasks = sum(_runs(node) for node in fused.values())
+    if tasks > len(keys) + _SHARED_TASKS:
+        fused = optimize(graph.dask, keys)
+    elif "pool" in options and not remote:
+        # Independent chunks in batches: each hand-over between dask's loop and a worker thread costs
+        # about as much as compressing a small tile. One chunk at a time is alive in a batch all the same.
+        options["chunksize"] = _batch(len(keys))
+    schedule = get_scheduler(scheduler=options.pop("scheduler"))
+    return list(schedule(fused, keys, **options))
+
+
+def _runs(node: Any) -> bool:
+    """True for a task, False for data in a graph. The node classes are dask's own affair, hence by name:
+    not knowing one only costs time."""
+    return isinstance(node, tuple) or (
+        hasattr(node, "dependencies") and type(node).__name__ != "DataNode"
+    )
+
+
+def _batch(chunks: int) -> int:
+    """Chunks handed over at once: few enough that the workers finish together."""
+    return max(1, min(_BATCH, chunks // 32))
 
 
 def _pool(choice: Choice, max_workers: int | None, flag: Any) -> tuple[Executor, bool]:
