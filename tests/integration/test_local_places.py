@@ -98,23 +98,20 @@ def mortal(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("mortal")
 def test_recover_settles_at_and_in_a_directory(tmp_path: Path) -> None:
     """recover("out"): what was interrupted beside out and what was interrupted in it; outcome as well."""
-    plant(tmp_path, {"out/t/a": b"1", "out/u/a": b"1"})
+    plant(tmp_path, {"out/u/a": b"1"})
     beside = killed(tmp_path, ["out"], {"x": b"X", "y/z": b"Z"}, "commit.tmp -> ")
-    inside = killed(tmp_path, ["out/t"], {"a": b"A", "b": b"B"}, "commit.tmp -> ")
     decided = killed(tmp_path, ["out/u"], {"a": b"A", "b": b"B"}, "replace_file")
     for txid, state in [
-        (inside, OutcomeState.ABORTED),
         (decided, OutcomeState.PENDING),
         (beside, OutcomeState.ABORTED),
     ]:
         assert fstx.outcome(tmp_path / "out", txid) is state
     report = fstx.recover(tmp_path / "out")
     assert {s.txid: s.state for s in report.settled} == {
-        inside: OutcomeState.ABORTED,
         decided: OutcomeState.COMMITTED,
         beside: OutcomeState.ABORTED,
     }
-    assert tree(tmp_path) == {"out/t/a": b"1", "out/u/a": b"A", "out/u/b": b"B"}
+    assert tree(tmp_path) == {"out/u/a": b"A", "out/u/b": b"B"}
     assert not fstx.recover(tmp_path / "out")
 
 
