@@ -37,7 +37,7 @@ def scheduler(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "distributed":
         distributed = pytest.importorskip("distributed")
         cluster = distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
         )
         with cluster, distributed.Client(cluster):
             yield "distributed"
