@@ -10,7 +10,6 @@ import threading
 import time
 import tracemalloc
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +45,12 @@ def read(place: Path) -> np.ndarray:
         return opened.read(1)
 
 
-class Boom(Exception):
+class BoomError(Exception):
     """The failure that a test injects."""
 
 
 @pytest.fixture
-def encode(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def encode(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Sets what runs before each tile is encoded: called with the number of the attempt."""
     original = geotiff.TileFormat.encode
     lock = threading.Lock()
@@ -74,7 +73,7 @@ def encode(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
                 State.running -= 1
 
     monkeypatch.setattr(geotiff.TileFormat, "encode", patched)
-    yield State
+    return State
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["first", "replacement"])
@@ -136,11 +135,11 @@ def test_further_failures_are_kept(kind: str, tmp_path: Path, encode: Any) -> No
         if number <= 2:
             both.wait()
             time.sleep(0.05 * (number - 1))
-            raise Boom(f"failure {number}")
+            raise BoomError(f"failure {number}")
 
     encode.before = fail
     array = data() if kind == "numpy" else da.from_array(data(), chunks=TILE)
-    with pytest.raises(Boom, match="failure 1") as caught:
+    with pytest.raises(BoomError, match="failure 1") as caught:
         fstx.write(array, tmp_path / "o.vrt", max_workers=2, **KW)
     assert "failure 2" in "".join(caught.value.__notes__)
     assert encode.running == 0
@@ -155,7 +154,7 @@ def test_cleanup_that_fails_too_hides_nothing(tmp_path: Path, encode: Any) -> No
     def fail(number: int) -> None:
         if number == 3:
             broken.set()
-            raise Boom("tile 3")
+            raise BoomError("tile 3")
 
     def refuse(name: str, path: str) -> None:
         if broken.is_set() and name != "release":
@@ -163,7 +162,7 @@ def test_cleanup_that_fails_too_hides_nothing(tmp_path: Path, encode: Any) -> No
 
     encode.before = fail
     ops = KillerOps(act=refuse)
-    with pytest.raises(Boom, match="tile 3"):
+    with pytest.raises(BoomError, match="tile 3"):
         fstx.write(data(), tmp_path / "o.vrt", max_workers=1, storage_options={"ops": ops}, **KW)
     assert {"o.vrt", "o_tiles"}.isdisjoint(os.listdir(tmp_path))
     encode.before = lambda _number: None
@@ -177,14 +176,14 @@ def test_no_new_tile_after_the_first_failure(kind: str, tmp_path: Path, encode: 
 
     def fail(number: int) -> None:
         if number == 2:
-            raise Boom("no space")
+            raise BoomError("no space")
         time.sleep(0.002)
 
     encode.before = fail
     side = 12 * TILE
     array = np.zeros((side, side), "f4")
     source = array if kind == "numpy" else da.from_array(array, chunks=TILE)
-    with pytest.raises(Boom):
+    with pytest.raises(BoomError):
         fstx.write(source, tmp_path / "o.vrt", max_workers=3, **KW)
     assert encode.attempts <= 2 + 2 * 3
     assert encode.running == 0
@@ -201,14 +200,14 @@ def test_a_failing_computation_waits_for_running_tiles(tmp_path: Path, encode: A
     def bad(block: np.ndarray, block_id: Any = None) -> np.ndarray:
         if block_id == (1, 1):
             assert inside.wait(10)
-            raise Boom("upstream")
+            raise BoomError("upstream")
         return block
 
     encode.before = slow
     array = da.from_array(data(), chunks=TILE).map_blocks(
         bad, dtype="f4", meta=np.empty((0, 0), "f4")
     )
-    with pytest.raises(Boom, match="upstream"):
+    with pytest.raises(BoomError, match="upstream"):
         fstx.write(array, tmp_path / "o.vrt", max_workers=4, **KW)
     assert encode.attempts > 0
     assert encode.running == 0
@@ -371,10 +370,10 @@ def test_memory_failure_leaves_nothing(tmp_path: Path, encode: Any, monkeypatch:
 
     def fail(number: int) -> None:
         if number == 5:
-            raise Boom("tile 5")
+            raise BoomError("tile 5")
 
     encode.before = fail
-    with pytest.raises(Boom):
+    with pytest.raises(BoomError):
         fstx.write(data(), "memory://accept-a33/o.vrt", **KW)
     assert fsspec.filesystem("memory").find("/accept-a33") == []
     assert listing(tmp_path) == []

@@ -195,7 +195,7 @@ def test_zero_size_is_written_or_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("durability", ["data", "none"])
 @pytest.mark.parametrize("name", list(WRITERS))
 def test_what_is_synced(name: str, durability: str, tmp_path: Path) -> None:
-    """H8: durable: each file's content and the directories' entries before it is named; fast: no sync call, and
+    """H8: durable: each file's content before it is named, directories after; fast: no sync call, and
     the guarantee says so."""
     from support.killer import KillerOps
 
