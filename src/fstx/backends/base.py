@@ -208,13 +208,15 @@ class BaseTransaction(ABC):
         Raises
         ------
         FileNotFoundError
-            Neither staged nor in the base.
+            Neither staged nor in the base; of a replacement nothing is in the base.
         """
         with self._lock:
             self._must_be_open()
             self._allowed(check_path(path), removing=True)
             staged = any(is_below(p, path) for p in self._changes.staged)
-            based = not self._changes.gone(path) and self._exists_in_base(path)
+            # Of a replacement the base is no part; only a whole target of several can be removed.
+            hidden = self._mode == "replace" and path not in (self._roots or ())
+            based = not hidden and not self._changes.gone(path) and self._exists_in_base(path)
             if not staged and not based:
                 raise FileNotFoundError(f"{path!r} is neither staged nor in {self._url}")
             if based:

@@ -136,7 +136,24 @@ class MemoryBackend:
 
 
 class _MemoryFile(io.BytesIO):
-    receipt: StagedObject
+    """A binary file whose content is taken when its ``with`` block ends, also if it was closed before."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+        self.content: bytes | None = None
+        self._receipt: StagedObject | None = None
+
+    def close(self) -> None:
+        if self.content is None:
+            self.content = self.getvalue()
+        super().close()
+
+    @property
+    def receipt(self) -> StagedObject:
+        if self._receipt is None:
+            raise StateError(f"{self.path!r} is not complete; its receipt comes when the block ends")
+        return self._receipt
 
 
 class MemoryStager:
@@ -156,12 +173,12 @@ class MemoryStager:
     @contextmanager
     def open(self, path: str, /, *, publisher: bool = False) -> Iterator[_MemoryFile]:
         check_path(path.partition("#")[0])
-        file = _MemoryFile()
+        file = _MemoryFile(path)
         yield file
+        file.close()
         key = secrets.token_hex(8)
-        content = file.getvalue()
-        self._staged[key] = content
-        file.receipt = StagedObject(path, key, len(content), self._txid, publisher)
+        content = self._staged[key] = file.content or b""
+        file._receipt = StagedObject(path, key, len(content), self._txid, publisher)
 
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError(
@@ -258,6 +275,9 @@ class MemoryTransaction(BaseTransaction):
     def _concatenate(
         self, path: str, pieces: Sequence[Buffer | StagedObject], publisher: bool
     ) -> StagedObject:
+        for piece in pieces:
+            if isinstance(piece, StagedObject) and piece.key not in self._staged_bytes:
+                raise StateError(f"the piece {piece.path!r} was used up already", txid=self._id)
         data = [self._staged_bytes[p.key] if isinstance(p, StagedObject) else p for p in pieces]
         return self._stager.stage(path, data, publisher=publisher)
 
@@ -350,19 +370,26 @@ class MemoryTransaction(BaseTransaction):
     def _leave(self, state: OutcomeState) -> None:
         if self._mode == "create":
             _CLAIMS.difference_update(self._backend.places)
-        if self._register is not None:
+        if self._register is not None and state is OutcomeState.COMMITTED:
             _KEYED[self._register] = state
+        elif self._register is not None:
+            _KEYED.pop(self._register, None)  # the id is free again
         self._staged_bytes.clear()
 
     def _give_up(self) -> None:
         with _COMMIT:
             self._leave(OutcomeState.ABORTED)
 
-    def __del__(self, claims: set[str] = _CLAIMS) -> None:
-        # A transaction that was begun and dropped must not hold its claim for ever. Bound here, the
-        # set is still there when the interpreter ends and the module's names are gone.
+    def __del__(
+        self, claims: set[str] = _CLAIMS, keyed: dict[str, OutcomeState] = _KEYED
+    ) -> None:
+        # A transaction that was begun and dropped must not hold its claim or its id for ever. Bound
+        # here, both are still there when the interpreter ends and the module's names are gone. No
+        # lock: a finalizer may run inside any other call, also one that holds it.
         if getattr(self, "_state", "") == "open" and hasattr(self, "_base"):
             claims.difference_update(self._backend.places if self._mode == "create" else ())
+            if self._register is not None:
+                keyed.pop(self._register, None)
 
 
 __all__ = ["MemoryBackend", "MemoryTransaction", "StateError", "open_backend"]

@@ -190,7 +190,8 @@ class LocalBackend:
                 refuse_missing(promised, require)
                 self._check_mounts()
                 # A cleaner that has just seen the new name may hold it for a moment.
-                alive = self._ops.lock(self._control.alive(txid), wait_s=1.0)
+                wait_s = 1.0 if self._control.find_area(txid) is None else 0.0
+                alive = self._ops.lock(self._control.alive(txid), wait_s=wait_s)
                 if alive is None:
                     raise ConflictError(f"transaction {id!r} is active in another process", txid=id)
                 undo.callback(alive.release)

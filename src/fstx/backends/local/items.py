@@ -108,6 +108,8 @@ class Itemizer:
                 found.append(self._whole(i, node))
         for path in going.values():
             i, rest = self.split(path)
+            if i in roots and self._mode != "update":
+                continue  # the whole target goes already
             self._remove(i, rest, found, _REMOVAL)
         return tuple(entry for _, entry in sorted(found, key=lambda ranked: ranked[0]))
 

@@ -189,7 +189,13 @@ class LocalTransaction(BaseTransaction):
             raw: Any = file.raw
             for piece in pieces:
                 if isinstance(piece, StagedObject):
-                    with open(self._source(piece), "rb", buffering=0) as source:
+                    try:
+                        source = open(self._source(piece), "rb", buffering=0)  # noqa: SIM115
+                    except FileNotFoundError as error:
+                        raise StateError(
+                            f"the piece {piece.path!r} was used up already", txid=self.id
+                        ) from error
+                    with source:
                         copy_file(source, raw)
                 else:
                     write_all(raw, [piece])
