@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+_OF_THE_SYSTEM = ("errno", "strerror", "filename")
+
 
 class TransactionError(Exception):
     """Root of the library's errors.
@@ -42,7 +44,12 @@ class TransactionError(Exception):
             self.retryable = retryable
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild, (type(self), self.args, self.__dict__.copy()))
+        state = self.__dict__.copy()
+        if isinstance(
+            self, OSError
+        ):  # kept by the interpreter outside of the instance's dictionary
+            state.update({name: getattr(self, name) for name in _OF_THE_SYSTEM})
+        return (_rebuild, (type(self), self.args, state))
 
 
 def _rebuild(
@@ -50,6 +57,9 @@ def _rebuild(
 ) -> TransactionError:
     error = cls.__new__(cls)
     Exception.__init__(error, *args)
+    for name in _OF_THE_SYSTEM:
+        if name in state:
+            setattr(error, name, state.pop(name))
     error.__dict__.update(state)
     return error
 
