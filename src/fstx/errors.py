@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-_OF_THE_SYSTEM = ("errno", "strerror", "filename")
-
 
 class TransactionError(Exception):
     """Root of the library's errors.
@@ -48,7 +46,7 @@ class TransactionError(Exception):
         if isinstance(
             self, OSError
         ):  # kept by the interpreter outside of the instance's dictionary
-            state.update({name: getattr(self, name) for name in _OF_THE_SYSTEM})
+            state["errno"] = self.errno
         return (_rebuild, (type(self), self.args, state))
 
 
@@ -57,9 +55,8 @@ def _rebuild(
 ) -> TransactionError:
     error = cls.__new__(cls)
     Exception.__init__(error, *args)
-    for name in _OF_THE_SYSTEM:
-        if name in state:
-            setattr(error, name, state.pop(name))
+    if isinstance(error, OSError):
+        error.errno = state.pop("errno", None)
     error.__dict__.update(state)
     return error
 
