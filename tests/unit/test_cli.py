@@ -140,6 +140,20 @@ def test_absent_storage_is_refused(
     assert "s3://" in err
 
 
+def test_odd_targets_are_named(
+    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Protects against odd URLs: empty, below a file, in a place that can't be made."""
+    assert "URL is empty" in _main(capsys, "write", source, "")[2]
+    code, _, err = _main(capsys, "write", source, source + "/b.npy")
+    assert code == 2
+    assert f"{source} is not a directory" in err
+    assert _main(capsys, "write", source, "/proc/absent/b.npy")[0] == 1
+    assert np.array_equal(np.load(source), DATA)
+    code, out, _ = _main(capsys, "write", source, "memory://m/b.npy")
+    assert (code, "gone with this process" in out) == (0, True)
+
+
 def test_debug_shows_the_traceback(
     source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,6 +184,7 @@ def test_guarantee_recover_outcome(tmp_path: Path, capsys: pytest.CaptureFixture
     """Protects the three commands that only ask: they answer and leave nothing."""
     code, out, _ = _main(capsys, "guarantee", str(tmp_path / "b.vrt"))
     assert code == 0
+    assert out.startswith(f"{tmp_path}/b.vrt: strategy ")
     assert re.search(r"yes +ATOMIC_SET", out)
     told = json.loads(_main(capsys, "guarantee", str(tmp_path / "b"), "--json")[1])
     assert told["mode"] == "update"

@@ -17,6 +17,7 @@ from fstx.cli import arguments, report
 from fstx.cli.exits import FAILED, OK, UNSETTLED, guarded, print_json
 from fstx.cli.readers import KINDS, Loaded, opened
 from fstx.errors import UsageError
+from fstx.registry import as_url
 from fstx.types import OutcomeState
 
 app = typer.Typer(
@@ -140,7 +141,7 @@ def _write(
     common: dict[str, Any],
     as_json: bool,
 ) -> int:
-    module = layouts.choose(url.rstrip("/").rpartition("/")[2], common["layout"])
+    module = layouts.choose(as_url(url).rstrip("/").rpartition("/")[2], common["layout"])
     suggested = {k: v for k, v in loaded.options.items() if k in module.OPTIONS and v is not None}
     lost = [
         k for k in ("crs", "transform", "nodata") if k in loaded.options and k not in module.OPTIONS
@@ -194,7 +195,7 @@ def guarantee(
         if as_json:
             print_json(report.guarantee_json(found))
         else:
-            report.guarantee_text(found, Console(soft_wrap=True, highlight=False))
+            report.guarantee_text(url, found, Console(soft_wrap=True, highlight=False))
         return OK
 
     raise typer.Exit(guarded(work, as_json=as_json, debug=debug))

@@ -80,13 +80,11 @@ def write_text(
 
 
 def _kept(promised: Guarantee) -> str:
+    if scheme_of(promised.url) == "memory":
+        return "it is gone with this process"
     parts = ["a kill leaves old or new" if Capability.RECOVERABLE in promised else ""]
-    if Capability.DURABLE in promised:
-        parts.append("survives loss of power")
-    elif scheme_of(promised.url) == "memory":
-        parts.append("gone with this process")
-    else:
-        parts.append("may not survive loss of power")
+    lasting = Capability.DURABLE in promised
+    parts.append("survives loss of power" if lasting else "may not survive loss of power")
     return ", ".join(p for p in parts if p)
 
 
@@ -117,11 +115,9 @@ def write_json(
     }
 
 
-def guarantee_text(found: Guarantee, console: Console) -> None:
+def guarantee_text(url: str, found: Guarantee, console: Console) -> None:
     """A table: capability, kept or not, reason, proof."""
-    print(
-        f"{found.url}: strategy {found.strategy}, mode {found.mode}, durability {found.durability}"
-    )
+    print(f"{url}: strategy {found.strategy}, mode {found.mode}, durability {found.durability}")
     if not console.is_terminal:
         print("\n".join(str(found).splitlines()[1:]))
         return
