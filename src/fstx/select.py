@@ -138,6 +138,8 @@ def _notes(mode: Mode, strategy: str, abilities: Abilities, windows: bool) -> tu
     notes = []
     if strategy == "rename" and mode == "replace":
         notes.append("a reader that resolves each path anew may read old files, then new ones")
+    if strategy == "redo":
+        notes.append("a path that is removed and staged anew at once is absent for a moment")
     if abilities.network:
         notes.append("the file system is not known to be local: locks may not reach other hosts")
     if abilities.system == "macos":

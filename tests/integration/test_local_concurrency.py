@@ -338,3 +338,47 @@ def test_readers_of_an_exchange_never_miss(tmp_path: Path) -> None:
     reader.join()
     assert trouble == []
     assert looks > 20
+
+
+def test_replacement_waits_for_a_commit_in_progress(tmp_path: Path) -> None:
+    """CTRL-5: a replacement that begins while another commits looks after it, so that nothing is lost."""
+    from fstx.backends.local.perform import Performer
+
+    plant(tmp_path, {"t/a": b"1", "t/b": b"2"})
+    real = Performer.perform
+    begun: list[Any] = []
+
+    def begin_replacement() -> None:
+        begun.append(fstx.begin(tmp_path / "t", mode="replace"))
+
+    second = threading.Thread(target=begin_replacement)
+
+    def perform(performer: Any, effect: Any) -> Any:
+        if type(effect).__name__ == "Move" and second.ident is None:
+            second.start()
+            second.join(0.3)
+            assert second.is_alive()
+            assert begun == []
+        return real(performer, effect)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Performer, "perform", perform)
+        with fstx.begin(tmp_path / "t") as first:
+            first.stage("a", b"first")
+            first.stage("b", b"first")
+    second.join(30)
+    begun[0].stage("c", b"second")
+    begun[0].commit()
+    assert tree(tmp_path) == {"t/c": b"second"}
+
+
+def test_a_ref_keeps_the_other_control_directory(tmp_path: Path) -> None:
+    """CTRL-3: a transaction of two parents lives in both: whoever leaves the other one takes no lock away."""
+    with fstx.begin([tmp_path / "p" / "t", tmp_path / "q" / "u"], mode="create") as tx:
+        tx.stage("u", b"U")
+        with fstx.begin(tmp_path / "q" / "other") as short:
+            short.stage("x", b"x")
+        assert list((tmp_path / "q" / ".fstx" / "locks").glob("*.claim"))
+        with pytest.raises(ConflictError, match="creating"):
+            fstx.begin([tmp_path / "q" / "u"], mode="create")
+    assert tree(tmp_path) == {"q/u": b"U", "q/other/x": b"x"}

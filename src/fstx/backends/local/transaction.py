@@ -384,6 +384,7 @@ class LocalTransaction(BaseTransaction):
                 )
             case v.Committed():
                 self._release(performer)
+                self._remove_created()  # of a target that nothing was staged for
                 return snapshot
             case v.Aborted(reason):
                 self._release(performer)
