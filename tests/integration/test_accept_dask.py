@@ -49,12 +49,25 @@ def _by_value() -> Iterator[None]:
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
+@pytest.fixture(params=["processes", "distributed"])
+def elsewhere(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A scheduler that works in other processes."""
+    if request.param == "processes":
+        yield "processes"
+        return
+    from distributed import Client, LocalCluster
+
+    cluster = LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None)
+    with cluster, Client(cluster) as client:
+        yield client
+
+
 @pytest.mark.usefixtures("_by_value")
-def test_device_chunks_in_worker_processes(tmp_path: Path) -> None:
+def test_device_chunks_in_worker_processes(elsewhere: Any, tmp_path: Path) -> None:
     """E3, E6, H4: dask of a device in other processes: copied to the host there, never here; the files
     are those of numpy."""
     MOVES.clear()
-    fstx.write(chunked(FakeDevice), tmp_path / "a" / "o.vrt", scheduler="processes", **GEO)
+    fstx.write(chunked(FakeDevice), tmp_path / "a" / "o.vrt", scheduler=elsewhere, **GEO)
     assert MOVES == []
     fstx.write(data(), tmp_path / "b" / "o.vrt", tile_size=CHUNK, **GEO)
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
@@ -160,7 +173,7 @@ def test_what_readers_enter_by_comes_last(
 
 
 def test_a_task_that_ran_twice_gives_one_tile(tmp_path: Path) -> None:
-    """E14, A32: receipts of two attempts at one path: the later counts, the other leaves nothing."""
+    """E15, A32: receipts of two attempts at one path: the later counts, the other leaves nothing."""
     with fstx.begin(tmp_path / "t") as tx:
         first = tx.stager().stage("tile", b"first attempt")
         second = tx.stager().stage("tile", b"second")

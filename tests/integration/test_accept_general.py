@@ -195,14 +195,29 @@ def test_a_folder_is_not_overwritten_by_a_file(name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "url", ["", "..", "a/..", "/", "x\x00.npy", "nosuch://b/o.npy", "o.unknown", 7, b"o.npy", None]
+    "url",
+    [
+        "",
+        " ",
+        "..",
+        "a/..",
+        "a/.",
+        "/",
+        "x\x00.npy",
+        "nosuch://b/o.npy",
+        "o.unknown",
+        7,
+        b"o.npy",
+        None,
+    ],
 )
 def test_urls_that_cannot_be_targets(
     url: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bad input: refused by name as a UsageError, with nothing made in the current directory."""
     monkeypatch.chdir(tmp_path)
+    layout = None if url == "o.unknown" else "npy"
     with pytest.raises(fstx.UsageError) as caught:
-        fstx.write(VALUES, url)
+        fstx.write(VALUES, url, layout=layout)
     assert len(str(caught.value)) > 15
     assert tree(tmp_path) == {}
