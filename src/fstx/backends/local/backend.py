@@ -437,10 +437,8 @@ class LocalBackend:
 
     def _remove_empty(self, created: list[str]) -> None:
         while created:
-            try:
+            with contextlib.suppress(OSError):
                 self._ops.rmdir(created.pop())
-            except OSError:
-                created.clear()
 
 
 def refuse_missing(promised: Guarantee, require: frozenset[Capability]) -> None:

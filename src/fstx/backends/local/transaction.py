@@ -457,10 +457,8 @@ class LocalTransaction(BaseTransaction):
     def _remove_created(self) -> None:
         """Parents that were made for this transaction go with it, if they are empty."""
         while self._created:
-            try:
+            with contextlib.suppress(OSError):
                 self._ops.rmdir(self._created.pop())
-            except OSError:
-                self._created.clear()
 
     def __del__(self) -> None:
         if getattr(self, "_state", "") != "open" or getattr(self, "_pid", 0) != os.getpid():
