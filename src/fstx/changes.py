@@ -25,6 +25,7 @@ class Changes:
         self.size_bytes = 0  # of all that is staged
         self._spelling: dict[str, str] = {}  # folded path or directory -> as spelled
         self._directories: dict[str, int] = {}  # directory -> number of staged paths below
+        self._holds_removed: set[str] = set()  # directories that may have removals below
 
     def __bool__(self) -> bool:
         return bool(self.staged or self.removed)
@@ -66,14 +67,24 @@ class Changes:
     def remove(self, path: str) -> list[StagedObject]:
         """Remove a file or tree; returns the staged objects that it drops."""
         check_path(path)
-        dropped = [r for p, r in self.staged.items() if is_below(p, path)]
+        dropped = self.below(path)
         for receipt in dropped:
             self._forget(receipt.path)
-        for other in [p for p in self.removed if is_below(p, path)]:
-            del self.removed[other]
-        if not any(is_below(path, other) for other in self.removed):
+        if path in self._holds_removed:
+            for other in [p for p in self.removed if is_below(p, path)]:
+                del self.removed[other]
+        if not self.gone(path):
             self.removed[path] = None
+            self._holds_removed.update(parents(path))
         return dropped
+
+    def below(self, path: str) -> list[StagedObject]:
+        """What is staged at `path` or below it."""
+        if path in self.staged:
+            return [self.staged[path]]
+        if path not in self._directories:
+            return []
+        return [r for p, r in self.staged.items() if is_below(p, path)]
 
     def _forget(self, path: str) -> None:
         self.size_bytes -= self.staged.pop(path).size_bytes

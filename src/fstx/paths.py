@@ -30,7 +30,11 @@ def check_path(path: str) -> str:
     for part in parts:
         if part.casefold() == CONTROL_NAME:
             raise PathError(f"the path {path!r} lies in {CONTROL_NAME}/, which is the library's own")
-        if len(part.encode("utf-8", "surrogateescape")) > 255:
+        try:
+            length_bytes = len(part.encode("utf-8", "surrogateescape"))
+        except UnicodeEncodeError:
+            raise PathError(f"the path {path!r} is no text that a file name can hold") from None
+        if length_bytes > 255:
             raise PathError(f"a part of the path {path[:80]!r}... is longer than 255 bytes")
     return path
 

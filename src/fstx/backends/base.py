@@ -14,7 +14,7 @@ from typing import Self
 
 from fstx.changes import Changes
 from fstx.errors import PathError, StateError, StorageError, TransactionError
-from fstx.paths import check_path, is_below, parents
+from fstx.paths import check_path, parents
 from fstx.protocol import StagedFile, Stager
 from fstx.types import Buffer, Capability, Data, Guarantee, Mode, Snapshot, StagedObject
 
@@ -213,7 +213,7 @@ class BaseTransaction(ABC):
         with self._lock:
             self._must_be_open()
             self._allowed(check_path(path), removing=True)
-            staged = any(is_below(p, path) for p in self._changes.staged)
+            staged = bool(self._changes.below(path))
             # Of a replacement the base is no part; only a whole target of several can be removed.
             hidden = self._mode == "replace" and path not in (self._roots or ())
             based = not hidden and not self._changes.gone(path) and self._exists_in_base(path)
@@ -366,7 +366,6 @@ class BaseTransaction(ABC):
             and self._entry is not None
             and Capability.ATOMIC_SET in self._require
             and path != self._entry
-            and not self._changes.gone(path)
             and self._mode == "update"
             and self._exists_in_base(path)
             and path not in self._changes.staged

@@ -29,7 +29,6 @@ from fstx.sources.settle import SettlingPool
 from fstx.sources.tasks import LocalTask, RemoteTask, restore, set_stop_flag
 from fstx.types import StagedObject
 
-
 _BATCH = 16
 _SHARED_TASKS = 16  # constants that the chunks of a simple graph share, such as the array cut up
 

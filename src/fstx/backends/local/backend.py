@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from fstx.backends.base import wrap_storage_error
-from fstx.backends.local.control import CLAIM, REF, TEMPORARY, Control
+from fstx.backends.local.control import CLAIM, REF, TEMPORARY, Control, boot_id
 from fstx.backends.local.items import Target, identity, is_empty_tree
 from fstx.backends.local.perform import LOCK_WAIT_S
 from fstx.backends.local.probe import leaves_mount, probe
@@ -457,15 +457,6 @@ def refuse_missing(promised: Guarantee, require: frozenset[Capability]) -> None:
 def key_of(id: str) -> str:
     """Name on disk of a caller's id."""
     return "k-" + hashlib.sha256(id.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-
-
-def boot_id() -> str:
-    """Identity of this kernel's life, empty where the system doesn't tell."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
 
 
 def _release_all(held: list[LockHandle]) -> None:

@@ -12,11 +12,11 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fstx.backends.base import wrap_storage_error
 from fstx.backends.ops import FileKind, LockHandle, Ops
-from fstx.errors import ConflictError
+from fstx.errors import ConflictError, StorageError
 from fstx.paths import CONTROL_NAME, fold
 
 ALIVE, REF, GENERATION, CLAIM = ".alive", ".ref", ".gen", ".claim"
@@ -80,30 +80,44 @@ class Control:
                 outcome="aborted",
             )
         try:
-            for path in (self.path, self.locks):
-                with contextlib.suppress(FileExistsError):
-                    self.ops.mkdir(path)
+            self.make_locks()
             yield
         finally:
             handle.release()
 
     def _make(self) -> None:
+        self._make_folder(self.path)
+
+    def make_locks(self) -> None:
+        """The folder of the targets' locks, made where it is missing."""
+        self._make_folder(self.locks)
+
+    def _make_folder(self, path: str) -> None:
         try:
-            self.ops.mkdir(self.path)
+            self.ops.mkdir(path)
         except FileExistsError:
+            if not is_tree(self.ops, path):
+                # Entered through a link, locks and staging would be made and deleted elsewhere (PATH-5).
+                raise StorageError(
+                    f"{path} is not a directory of its own (a link or a file); nothing was touched. "
+                    "Remove it and run again",
+                    outcome="aborted",
+                ) from None
             return
+        except FileNotFoundError:
+            raise
         except OSError as error:
             raise wrap_storage_error(
-                error, f"can't write beside the target: {self.path} can't be created"
+                error, f"can't write beside the target: {path} can't be created"
             ) from error
         # Writers of one group share it: as open as the directory that it lies in.
         with contextlib.suppress(OSError):
-            os.chmod(self.path, os.stat(self.parent).st_mode & 0o7777)
+            os.chmod(path, os.stat(self.parent).st_mode & 0o7777)
 
     def leave(self) -> None:
         """Remove the control directory if this was its last user. Best effort."""
         with contextlib.suppress(OSError, ConflictError):
-            if self.ops.lstat(self.path) is None:
+            if not is_tree(self.ops, self.path):
                 return
             with self._while_locked():
                 entries = list(self.ops.scandir(self.path))
@@ -182,33 +196,59 @@ class Control:
         """The area of a transaction, live or fenced; None when settled or never begun."""
         for suffix in ("", FENCED):
             path = self.area(txid, suffix)
-            if self.ops.lstat(path) is not None:
+            if is_tree(self.ops, path):
                 return path
         return None
 
 
 def remove_tree(ops: Ops, path: str) -> list[OSError]:
-    """Delete a tree without following links; returns what could not be deleted."""
+    """Delete a tree, however deep, without following links; returns what could not be deleted."""
     errors: list[OSError] = []
-    try:
-        entries = list(ops.scandir(path))
-    except FileNotFoundError:
+    if not is_tree(ops, path):
+        _remove(ops.unlink, path, errors)  # a link goes, what it points to stays
         return errors
-    except OSError as error:
-        return [error]
-    for name, kind in entries:
-        child = os.path.join(path, name)
-        if kind is FileKind.TREE:
-            errors += remove_tree(ops, child)
+    waiting = [(path, False)]
+    while waiting:
+        place, emptied = waiting.pop()
+        if emptied:
+            _remove(ops.rmdir, place, errors)
             continue
         try:
-            ops.unlink(child)
+            entries = list(ops.scandir(place))
         except FileNotFoundError:
             continue
         except OSError as error:
             errors.append(error)
+            continue
+        waiting.append((place, True))
+        for name, kind in entries:
+            child = os.path.join(place, name)
+            if kind is FileKind.TREE:
+                waiting.append((child, False))
+            else:
+                _remove(ops.unlink, child, errors)
+    return errors
+
+
+def _remove(how: Callable[[str], None], path: str, errors: list[OSError]) -> None:
     try:
-        ops.rmdir(path)
+        how(path)
+    except FileNotFoundError:
+        return
     except OSError as error:
         errors.append(error)
-    return errors
+
+
+def is_tree(ops: Ops, path: str) -> bool:
+    """True for a directory itself, not for a link to one."""
+    stat = ops.lstat(path)
+    return stat is not None and stat.kind is FileKind.TREE
+
+
+def boot_id() -> str:
+    """Identity of this kernel's life, empty where the system doesn't tell."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from fstx.backends.base import wrap_storage_error
 from fstx.backends.ops import Ops
-from fstx.errors import FencedError, StateError
+from fstx.errors import FencedError, StateError, StorageError
 from fstx.paths import check_path
 from fstx.types import Buffer, Data, StagedObject
 
@@ -92,7 +92,30 @@ class LocalStagedFile(io.BufferedRandom):
     def __init__(self, raw: Any, path: str) -> None:
         super().__init__(raw)
         self.path = path
+        self.broken: OSError | None = None  # kept: the caller's library may swallow it
         self._receipt: StagedObject | None = None
+
+    def write(self, data: Buffer, /) -> int:  # type: ignore[override]
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: OSError) -> StorageError:
+        self.broken = self.broken or error
+        return wrap_storage_error(error, f"staging {self.path!r} failed")
 
     @property
     def receipt(self) -> StagedObject:
@@ -114,6 +137,7 @@ class LocalStager:
         self._txid = txid
         self._durable = durable
         self._keeper = keeper
+        self._pid = os.getpid()
         self._token = secrets.token_hex(6)
         self._count = 0
         self._lock = threading.Lock()
@@ -144,7 +168,8 @@ class LocalStager:
         FencedError
             The area was taken away: this writer was given up for dead.
         """
-        check_path(path.partition("#")[0])
+        check_path(path)
+        self._settle_in()
         buffers = (data,) if isinstance(data, bytes | bytearray | memoryview) else data
         file, key = self._create(path)
         try:
@@ -160,7 +185,8 @@ class LocalStager:
     @contextmanager
     def open(self, path: str, /, *, publisher: bool = False) -> Iterator[LocalStagedFile]:
         """Open a binary writer; the object is complete once the block was left without an exception."""
-        check_path(path.partition("#")[0])
+        check_path(path)
+        self._settle_in()
         raw, key = self._create(path)
         file = LocalStagedFile(raw, path)
         try:
@@ -172,6 +198,8 @@ class LocalStager:
             self._discard(raw, key)
             raise
         try:
+            if file.broken is not None:
+                raise file.broken
             if not file.closed:
                 file.flush()
                 file.detach()
@@ -181,7 +209,10 @@ class LocalStager:
             if not raw.closed:
                 self._finish(raw)
         except OSError as error:
+            with contextlib.suppress(ValueError, OSError):
+                file.detach()
             self._discard(raw, key)
+            error = file.broken or error
             raise wrap_storage_error(error, f"staging {path!r} failed", self._txid) from error
         file._receipt = StagedObject(path, key, size_bytes, self._txid, publisher)
 
@@ -191,6 +222,11 @@ class LocalStager:
 
     def _at(self, key: str) -> str:
         return os.path.join(self._area, key)
+
+    def _settle_in(self) -> None:
+        """In a forked child: names of its own, and each file synced here, for the parent never will."""
+        if self._pid != os.getpid():
+            self.__setstate__(self.__getstate__())
 
     def _create(self, path: str) -> tuple[Any, str]:
         with self._lock:

@@ -227,7 +227,7 @@ class PosixOps:
         deadline = time.monotonic() + wait_s
         pause_s = 0.001
         while True:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            fd = _open_lock(path)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _same_file(path, fd):
@@ -242,6 +242,20 @@ class PosixOps:
                 os.close(fd)
                 raise
             os.close(fd)  # held by another, or unlinked between open and lock: look again
+
+
+def _open_lock(path: str) -> int:
+    """Open a lock file, also another user's: reading is enough for flock(2), but on NFS it wants writing."""
+    flags = os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        fd = os.open(path, os.O_RDWR | flags, 0o666)
+    except PermissionError:
+        return os.open(path, os.O_RDONLY | flags, 0o666)
+    st = os.fstat(fd)
+    wanted = st.st_mode | (os.stat(os.path.dirname(path)).st_mode & 0o666)
+    if wanted != st.st_mode and st.st_uid == os.geteuid():
+        os.fchmod(fd, stat.S_IMODE(wanted))  # as open as its directory, whatever the umask
+    return fd
 
 
 def _same_file(path: str, fd: int) -> bool:
