@@ -228,3 +228,36 @@ def test_what_is_synced(name: str, durability: str, tmp_path: Path) -> None:
 def _publishes(call: str, path: str) -> bool:
     source, arrow, goal = path.partition(" -> ")
     return bool(arrow) and ".fstx" not in goal and "absent-" not in goal and "/s" in source
+
+
+@pytest.mark.parametrize("name", ["o.vrt", "o.npy", "o.zarr", "s.zarr"])
+def test_streams_on_each_storage(name: str, target: Target, tmp_path: Path) -> None:
+    """H2, F24, A26: chunk by chunk on every storage, first and replacing; refused without overwrite."""
+    lengths = (8, 48) if name == "o.npy" else (8, 8) if name == "s.zarr" else (16, 16)
+    options = {k: v for k, v in WRITERS[name].items() if k not in ("chunks", "tile_size")}
+    grid = [(i, j) for i in range(-(-40 // lengths[0])) for j in range(48 // lengths[1])]
+
+    def stream(values: np.ndarray, **how: Any) -> str:
+        with fstx.chunk_writer(
+            target.url(name),
+            shape=values.shape,
+            dtype=values.dtype,
+            chunks=lengths,
+            storage_options=target.options,
+            **{**options, **how},
+        ) as writer:
+            for i, j in reversed(grid):
+                rows = slice(i * lengths[0], (i + 1) * lengths[0])
+                columns = slice(j * lengths[1], (j + 1) * lengths[1])
+                writer.write_chunk((i, j), FakeDevice(values[rows, columns]))
+        return writer.report.status
+
+    assert stream(VALUES) == "written"
+    assert np.array_equal(read(target.fetch(tmp_path / "copy"), name), VALUES)
+    before = target.found()
+    with pytest.raises(fstx.TargetExistsError):
+        stream(VALUES + 1)
+    assert target.found() == before
+    assert stream(VALUES + 1, overwrite=True) == "written"
+    assert np.array_equal(read(target.fetch(tmp_path / "second"), name), VALUES + 1)
+    assert not any(".fstx" in path for path in target.found())
