@@ -42,7 +42,13 @@ def floor(array: np.ndarray, place: Path) -> None:
 
 def ours(array: object, place: Path, **how: object) -> None:
     fstx.write(
-        array, place / "o.vrt", tile_size=CHUNK, compression="zstd", level=LEVEL, max_workers=2, **how
+        array,
+        place / "o.vrt",
+        tile_size=CHUNK,
+        compression="zstd",
+        level=LEVEL,
+        max_workers=2,
+        **how,
     )
 
 

@@ -29,7 +29,9 @@ def check_path(path: str) -> str:
         raise PathError(f"the path {path!r} has an empty part ('//' or a '/' at the end)")
     for part in parts:
         if part.casefold() == CONTROL_NAME:
-            raise PathError(f"the path {path!r} lies in {CONTROL_NAME}/, which is the library's own")
+            raise PathError(
+                f"the path {path!r} lies in {CONTROL_NAME}/, which is the library's own"
+            )
         try:
             length_bytes = len(part.encode("utf-8", "surrogateescape"))
         except UnicodeEncodeError:

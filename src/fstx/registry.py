@@ -100,5 +100,7 @@ def backend(urls: Sequence[str], *, joined: bool = False, **options: Any) -> Bac
         return factory(urls, joined=joined, **options)
     except TypeError as error:
         if "unexpected keyword" in str(error):
-            raise UsageError(f"the backend of {scheme}:// does not know an option: {error}") from error
+            raise UsageError(
+                f"the backend of {scheme}:// does not know an option: {error}"
+            ) from error
         raise

@@ -76,7 +76,11 @@ def guarantee(
     swap_one = strategy == "swap" and targets == 1 and mode != "update"
     windows = abilities.system == "windows"
     if one_switch:
-        atomic_set = (True, "one rename switches the whole tree", _switch_proof(mode, occupied, abilities))
+        atomic_set = (
+            True,
+            "one rename switches the whole tree",
+            _switch_proof(mode, occupied, abilities),
+        )
     elif swap_one:
         atomic_set = (True, "one rename brings the whole tree, after a moment of absence", "")
     elif entry is not None:

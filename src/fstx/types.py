@@ -125,7 +125,9 @@ class Guarantee:
         raise KeyError(wanted)
 
     def __str__(self) -> str:
-        head = f"{self.url}: strategy {self.strategy}, mode {self.mode}, durability {self.durability}"
+        head = (
+            f"{self.url}: strategy {self.strategy}, mode {self.mode}, durability {self.durability}"
+        )
         rows = [
             f"  {'yes' if p.kept else 'no ':3}  {p.capability:<17}  {p.reason}"
             + (f"  [{p.proof}]" if p.proof else "")

@@ -48,7 +48,17 @@ def dem() -> np.ndarray:
 
 def run_child(url: Path, kind: str, fatal: str, when: int, overwrite: bool = False) -> int:
     return subprocess.run(
-        [sys.executable, "-c", CHILD, str(DEM), str(url), kind, fatal, str(when), str(int(overwrite))],
+        [
+            sys.executable,
+            "-c",
+            CHILD,
+            str(DEM),
+            str(url),
+            kind,
+            fatal,
+            str(when),
+            str(int(overwrite)),
+        ],
         capture_output=True,
         timeout=60,
         check=False,

@@ -40,7 +40,9 @@ def test_chunks_in_any_order_from_several_threads(shards, tmp_path: Path) -> Non
     random.Random(3).shuffle(order)
     with writer(tmp_path / "a.zarr", shards=shards) as w:
         threads = [
-            threading.Thread(target=lambda part: [w.write_chunk(i, value(i)) for i in part], args=(p,))
+            threading.Thread(
+                target=lambda part: [w.write_chunk(i, value(i)) for i in part], args=(p,)
+            )
             for p in (order[::3], order[1::3], order[2::3])
         ]
         for thread in threads:
@@ -106,7 +108,11 @@ def test_a_shard_needs_no_slab(tmp_path: Path) -> None:
     """F17: 64 MiB in one shard of 256 chunks; Python's allocations stay under 8 MiB."""
     rng = np.random.default_rng(1)
     with fstx.chunk_writer(
-        tmp_path / "a.zarr", shape=(4096, 4096), dtype="f4", chunks=(256, 256), shards=(4096, 4096),
+        tmp_path / "a.zarr",
+        shape=(4096, 4096),
+        dtype="f4",
+        chunks=(256, 256),
+        shards=(4096, 4096),
         durability="none",
     ) as w:
         w.write_chunk((0, 0), rng.random((256, 256), dtype="f4"))

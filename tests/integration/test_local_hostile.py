@@ -23,7 +23,7 @@ ITEM: dict[str, Any] = {
 }  # fmt: skip
 RECORD: dict[str, Any] = {
     "format": 1, "txid": TXID, "strategy": "redo", "how": "", "strict": False, "keyed": False,
-    "durability": "data", "items": [ITEM],
+    "durability": "data", "items": [ITEM], "roots": [],
 }  # fmt: skip
 
 

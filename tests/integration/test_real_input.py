@@ -35,8 +35,13 @@ def test_a_real_image_as_a_mosaic(image: np.ndarray, kind: str, tmp_path: Path) 
     """The issue's main job, B17: three bands, georeferenced, equal through GDAL at every pixel."""
     array = image if kind == "numpy" else da.from_array(image, chunks=(1024, 1024, 3))
     fstx.write(
-        array, tmp_path / "o.vrt", crs="EPSG:4326", transform=transform(image), chunks=(1024, 1024),
-        level=1, durability="none",
+        array,
+        tmp_path / "o.vrt",
+        crs="EPSG:4326",
+        transform=transform(image),
+        chunks=(1024, 1024),
+        level=1,
+        durability="none",
     )
     with rasterio.open(tmp_path / "o.vrt") as opened:
         assert opened.count == 3

@@ -204,6 +204,7 @@ def test_a_failing_index_leaves_no_tiles(tmp_path: Path, monkeypatch: pytest.Mon
     from fstx.layouts import vrt
 
     with monkeypatch.context() as patch:
+
         def boom(*_: object) -> None:
             raise Boom("index")
 
@@ -313,9 +314,7 @@ def test_overwrite_shows_readers_all_old_or_all_new(tmp_path: Path) -> None:
     thread.start()
     try:
         for value in range(1, 11):
-            fstx.write(
-                np.full((SIDE, SIDE), value, "f4"), tmp_path / "o.vrt", overwrite=True, **KW
-            )
+            fstx.write(np.full((SIDE, SIDE), value, "f4"), tmp_path / "o.vrt", overwrite=True, **KW)
             time.sleep(0.02)  # a reader is slower than two replacements; one is what is promised
     finally:
         stop.set()

@@ -80,6 +80,10 @@ class BaseTransaction(ABC):
     def _touch(self, path: str) -> None:
         """Remember the base identity of a path that the commit depends on."""
 
+    def _touch_tree(self, path: str) -> None:
+        """As `_touch`, for a path that goes with all that it holds."""
+        self._touch(path)
+
     @abstractmethod
     def _publish(self) -> Snapshot: ...
 
@@ -220,7 +224,7 @@ class BaseTransaction(ABC):
             if not staged and not based:
                 raise FileNotFoundError(f"{path!r} is neither staged nor in {self._url}")
             if based:
-                self._touch(path)
+                self._touch_tree(path)
                 self._drop(self._changes.remove(path))
             else:
                 self._drop(self._changes.remove(path))

@@ -49,8 +49,12 @@ _PROMISES = (
     Promise(Capability.ATOMIC_SET, True, "all paths change in one dictionary operation"),
     Promise(Capability.NO_GAP, True, "a path is overwritten, never deleted first"),
     Promise(Capability.DURABLE, False, "memory does not outlive the process"),
-    Promise(Capability.RECOVERABLE, True, "staging dies with the process; the store is never between"),
-    Promise(Capability.CONFLICT_DETECTED, True, "identity of touched objects compared under the lock"),
+    Promise(
+        Capability.RECOVERABLE, True, "staging dies with the process; the store is never between"
+    ),
+    Promise(
+        Capability.CONFLICT_DETECTED, True, "identity of touched objects compared under the lock"
+    ),
     Promise(Capability.FENCED, True, "a writer can't outlive the store"),
     Promise(Capability.REMOTE_STAGING, False, "other processes don't see this memory"),
     Promise(Capability.SNAPSHOTS, False, "plain paths hold one version"),
@@ -152,7 +156,9 @@ class _MemoryFile(io.BytesIO):
     @property
     def receipt(self) -> StagedObject:
         if self._receipt is None:
-            raise StateError(f"{self.path!r} is not complete; its receipt comes when the block ends")
+            raise StateError(
+                f"{self.path!r} is not complete; its receipt comes when the block ends"
+            )
         return self._receipt
 
 
@@ -242,7 +248,9 @@ class MemoryTransaction(BaseTransaction):
         if self._register is not None:
             _KEYED[self._register] = OutcomeState.ACTIVE
         self._base = {
-            place: self._contents(place) for place in self._backend.places if self._mode == "replace"
+            place: self._contents(place)
+            for place in self._backend.places
+            if self._mode == "replace"
         }
 
     def _must_be_absent(self, place: str) -> None:
@@ -380,9 +388,7 @@ class MemoryTransaction(BaseTransaction):
         with _COMMIT:
             self._leave(OutcomeState.ABORTED)
 
-    def __del__(
-        self, claims: set[str] = _CLAIMS, keyed: dict[str, OutcomeState] = _KEYED
-    ) -> None:
+    def __del__(self, claims: set[str] = _CLAIMS, keyed: dict[str, OutcomeState] = _KEYED) -> None:
         # A transaction that was begun and dropped must not hold its claim or its id for ever. Bound
         # here, both are still there when the interpreter ends and the module's names are gone. No
         # lock: a finalizer may run inside any other call, also one that holds it.

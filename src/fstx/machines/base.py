@@ -162,7 +162,7 @@ class Base:
             case At.INSPECT:
                 if not isinstance(event, Found):
                     return state, InDoubt()
-                if not self.items and event.records:
+                if self._blind() and event.records:
                     # the owner wrote its record after we took the area for one without: start again
                     return state, InDoubt()
                 return self._judge(state, event)
@@ -170,6 +170,10 @@ class Base:
                 raise AssertionError(f"no step from {state.at}")
 
     # --- what a machine fills in ---
+
+    def _blind(self) -> bool:
+        """True for a machine that was built to discard an area without a record."""
+        return False
 
     def _prepared(self, state: State) -> Next:
         raise NotImplementedError

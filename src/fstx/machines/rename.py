@@ -117,6 +117,9 @@ class Rename(Base):
             return "back" if self.strict else "new"
         return "no telling"
 
+    def _blind(self) -> bool:
+        return not self.items
+
     def _prepared(self, state: State) -> Next:
         return self._on(state, At.PLAN, Record("plan"))
 

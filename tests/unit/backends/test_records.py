@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fstx.backends.local.records import Entry, RecordBody, decode, encode, seal, unseal
+from fstx.backends.local.records import Entry, RecordBody, Root, decode, encode, seal, unseal
 from fstx.errors import RecoveryError
 from fstx.machines.vocabulary import Item, Kind
 
@@ -25,15 +25,17 @@ BODY = RecordBody(
         Entry(Kind.PUBLISH, "/other", "new", "", 1, True, False, (1, 8, 0, 0), None),
         Entry(Kind.REMOVE, "", "scene", "old", 0, True, True, None, (1, 9, 0, 0)),
     ),
+    roots=(Root("", "scene", (1, 10, 0, 0)),),
 )
 GOLDEN = (
-    b'9a460e3bb59f2695dec91fba7ca8fbf0 {"durability":"data","format":1,"how":"","items":[{"bas'
+    b'e3186acc039b33665ea4171f9ebb7ae7 {"durability":"data","format":1,"how":"","items":[{"bas'
     b'e":[1,5,6,7],"kind":"publish","name":"scene","new":[1,2,3,4],"occupied":true,"parent":""'
     b',"rest":"tiles/0.tif","root":0,"tree":false},{"base":null,"kind":"publish","name":"new",'
     b'"new":[1,8,0,0],"occupied":false,"parent":"/other","rest":"","root":1,"tree":true},{"bas'
     b'e":[1,9,0,0],"kind":"remove","name":"scene","new":null,"occupied":true,"parent":"","rest'
-    b'":"old","root":0,"tree":true}],"keyed":false,"strategy":"redo","strict":true,"txid":"001'
-    b'12233445566778899aabbccddeeff"}\n'
+    b'":"old","root":0,"tree":true}],"keyed":false,"roots":[{"base":[1,10,0,0],"name":"scene",'
+    b'"parent":""}],"strategy":"redo","strict":true,"txid":"00112233445566778899aabbccddeeff"}'
+    b"\n"
 )
 
 

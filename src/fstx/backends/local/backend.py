@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import re
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from fstx.backends.local.control import CLAIM, REF, TEMPORARY, Control, boot_id
 from fstx.backends.local.items import Target, identity, is_empty_tree
 from fstx.backends.local.perform import LOCK_WAIT_S
 from fstx.backends.local.probe import leaves_mount, probe
-from fstx.backends.local.records import seal
+from fstx.backends.local.records import LIMIT_BYTES, seal, unseal
 from fstx.backends.local.recovery import Recoverer
 from fstx.backends.local.staging import Keeper
 from fstx.backends.local.transaction import LocalTransaction
@@ -27,10 +28,13 @@ from fstx.errors import (
     PathError,
     TargetExistsError,
     TransactionError,
+    UsageError,
 )
-from fstx.paths import CONTROL_NAME, fold, is_below
+from fstx.paths import CONTROL_NAME, check_path, fold, is_below
 from fstx.select import Abilities, guarantee
 from fstx.types import Capability, Durability, Guarantee, Mode, OutcomeState, Recovery
+
+_TXID = re.compile(r"(?:k-)?[0-9a-f]{32}")
 
 
 class LocalBackend:
@@ -75,10 +79,13 @@ class LocalBackend:
         for path in self._paths:
             for other in self._paths:
                 if path != other and is_below(path, other):
-                    raise PathError(f"the target {path} lies in the target {other}; name one of them")
+                    raise PathError(
+                        f"the target {path} lies in the target {other}; name one of them"
+                    )
         parents = sorted({os.path.dirname(p) for p in self._paths})
-        self._control = Control(os.path.dirname(self._paths[0]), ops)
-        self._others = tuple(Control(p, ops) for p in parents if p != self._control.parent)
+        # The first by name, whatever the order of the call: a key finds its receipt again.
+        self._control = Control(parents[0], ops)
+        self._others = tuple(Control(p, ops) for p in parents[1:])
 
     def __repr__(self) -> str:
         return f"LocalBackend({', '.join(self._paths)})"
@@ -127,6 +134,8 @@ class LocalBackend:
         StorageError
             The place beside the target can't be written.
         """
+        if entry is not None:
+            check_path(entry)
         txid = secrets.token_hex(16) if id is None else key_of(id)
         durable = durability == "data"
         with (
@@ -151,7 +160,8 @@ class LocalBackend:
         """What became of a transaction, by the caller's id or by ``tx.id``."""
         with self._storage_errors("asking for an outcome"):
             recoverer = Recoverer(self._settled_places())
-            for txid in dict.fromkeys((key_of(id), id)):
+            own = (id,) if _TXID.fullmatch(id) else ()
+            for txid in (key_of(id), *own):
                 state = recoverer.outcome(txid)
                 if state is not OutcomeState.UNKNOWN:
                     return state
@@ -198,7 +208,12 @@ class LocalBackend:
                 undo.callback(_release_all, held)
                 undo.callback(_release_all, looking)
                 # Asked while nobody else can run under this id.
-                done = id is not None and self._ops.lstat(self._control.receipt(txid)) is not None
+                done = id is not None and self._is_done(id, txid)
+                if self._control.find_area(txid) is not None:
+                    raise ConflictError(
+                        f"an earlier transaction with the id {id!r} is not settled; fstx.recover says why",
+                        txid=id,
+                    )
                 if mode == "create" and not done:
                     self._claim(held)
                 targets = self._look(mode, looking)
@@ -231,6 +246,21 @@ class LocalBackend:
             transaction.rollback()
             transaction._state = "committed"
         return transaction
+
+    def _is_done(self, id: str, txid: str) -> bool:
+        """True when this id committed; UsageError if that was to other targets."""
+        path = self._control.receipt(txid)
+        if self._ops.lstat(path) is None:
+            return False
+        targets = unseal(self._ops.read_file(path, LIMIT_BYTES), path).get("targets")
+        names = sorted(os.path.basename(p) for p in self._paths)
+        if targets is not None and targets != names:
+            raise UsageError(
+                f"the id {id!r} was used for other targets ({', '.join(map(str, targets))}); "
+                "an id names one job, so choose another",
+                txid=id,
+            )
+        return True
 
     def _promise(
         self, abilities: Abilities, mode: Mode, durability: Durability, entry: str | None
@@ -312,9 +342,7 @@ class LocalBackend:
     def _check_mounts(self) -> None:
         """Renames must stay on one mount: between the parents, and into targets that exist."""
         folders = [c.path for c in self._others]
-        folders += [
-            p for p in self._paths if (s := self._ops.lstat(p)) and s.kind is FileKind.TREE
-        ]
+        folders += [p for p in self._paths if (s := self._ops.lstat(p)) and s.kind is FileKind.TREE]
         for folder in folders:
             if leaves_mount(self._ops, self._control.path, folder):
                 raise CapabilityError(

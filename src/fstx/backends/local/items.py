@@ -6,6 +6,7 @@ Reads the target and the area, changes nothing.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -14,6 +15,7 @@ from fstx.backends.ops import FileKind, Ops, Stat
 from fstx.changes import Changes
 from fstx.errors import PathError
 from fstx.machines.vocabulary import Kind
+from fstx.paths import CONTROL_NAME
 from fstx.types import Mode
 
 
@@ -60,6 +62,66 @@ def is_empty_tree(ops: Ops, path: str, stat: Stat | None) -> bool:
     )
 
 
+def is_free(ops: Ops, target: Target) -> bool:
+    """True where nothing or an empty directory is."""
+    stat = ops.lstat(target.path)
+    return stat is None or is_empty_tree(ops, target.path, stat)
+
+
+def contents(ops: Ops, place: str) -> frozenset[tuple[str, Identity]]:
+    """Paths and identities of all that lies below a directory."""
+    found: list[tuple[str, Identity]] = []
+    waiting = [place]
+    while waiting:
+        folder = waiting.pop()
+        for name, kind in ops.scandir(folder):
+            path = os.path.join(folder, name)
+            known = identity(ops.lstat(path))
+            if known is not None:
+                found.append((path, known))
+            if kind is FileKind.TREE:
+                waiting.append(path)
+    return frozenset(found)
+
+
+def no_links(ops: Ops, target: str, rest: str) -> None:
+    """PathError if the way from a target to a path in it leads through a symbolic link (PATH-5)."""
+    place = target
+    for part in rest.split("/")[:-1] if rest else ():
+        place = os.path.join(place, part)
+        stat = ops.lstat(place)
+        if stat is not None and stat.kind is FileKind.LINK:
+            raise PathError(
+                f"{place} is a symbolic link; nothing is reached through links below a target. "
+                "Make the place it points to the target"
+            )
+
+
+def walk(ops: Ops, place: str, logical: str, prefix: str) -> Iterable[str]:
+    """Logical paths of the files at or below a place, those that `prefix` may name, sorted by folder."""
+    if (
+        prefix
+        and logical
+        and not (
+            logical.startswith(prefix) or prefix.startswith(logical + "/") or prefix == logical
+        )
+    ):
+        return
+    stat = ops.lstat(place)
+    if stat is None:
+        return
+    if stat.kind is not FileKind.TREE:
+        if logical:
+            yield logical
+        return
+    for name, _ in sorted(ops.scandir(place)):
+        if name == CONTROL_NAME:
+            continue  # staging of transactions on targets in here: nothing a reader should see
+        yield from walk(
+            ops, os.path.join(place, name), f"{logical}/{name}" if logical else name, prefix
+        )
+
+
 class Itemizer:
     """Turns the changes of a transaction into record entries in commit order."""
 
@@ -98,6 +160,9 @@ class Itemizer:
         PathError
             A staged path is a file where the target has a directory, or the reverse.
         """
+        if self._moves_whole(changes):
+            stat = self._ops.lstat(self._targets[0].path)
+            return (self._whole(0, _Node(), stat)[1],)
         roots = self._roots(changes)
         going = {self.target_path(path): path for path in changes.removed}
         found: list[Ranked] = []
@@ -105,7 +170,7 @@ class Itemizer:
             if self._mode == "update":
                 self._descend(i, "", node, going, found)
             else:
-                found.append(self._whole(i, node))
+                found.append(self._whole(i, node, self._ops.lstat(self._targets[i].path)))
         for path in going.values():
             i, rest = self.split(path)
             if i in roots and self._mode != "update":
@@ -113,12 +178,14 @@ class Itemizer:
             self._remove(i, rest, found, _REMOVAL)
         return tuple(entry for _, entry in sorted(found, key=lambda ranked: ranked[0]))
 
+    def _moves_whole(self, changes: Changes) -> bool:
+        """One target that moves as a tree: what is staged in it need not be looked at, so O(1)."""
+        if self._joined or not changes.staged:
+            return False
+        return self._mode != "update" or self._ops.lstat(self._targets[0].path) is None
+
     def _roots(self, changes: Changes) -> dict[int, _Node]:
-        """Staged paths as trees, by target. A tree that moves whole is not looked into: O(1)."""
-        if not self._joined and (
-            self._mode != "update" or self._ops.lstat(self._targets[0].path) is None
-        ):
-            return {0: _Node()} if changes.staged else {}
+        """Staged paths as trees, by target."""
         roots: dict[int, _Node] = {}
         for path, receipt in changes.staged.items():
             i, rest = self.split(path)
@@ -130,12 +197,19 @@ class Itemizer:
             node.leaf = True
         return roots
 
-    def _whole(self, i: int, node: _Node) -> Ranked:
-        stat = self._ops.lstat(self._targets[i].path)
-        occupied = stat is not None and not (
-            not node.leaf and is_empty_tree(self._ops, self._targets[i].path, stat)
-        )
-        return _PART, self._publish(i, "", node, stat, occupied=occupied)
+    def _whole(self, i: int, node: _Node, stat: Stat | None) -> Ranked:
+        """A target that is published as one item. What came since begin is never displaced."""
+        target = self._targets[i]
+        if stat is not None and node.leaf and stat.kind is FileKind.TREE:
+            raise PathError(
+                f"{target.path} is a directory and {target.name!r} is staged as a file; remove it first"
+            )
+        empty = stat is None or (not node.leaf and is_empty_tree(self._ops, target.path, stat))
+        rank = _PUBLISHER if node.publisher else _PART
+        if not empty and (self._mode != "replace" or target.empty):
+            # Named as absent, so that the check under the lock refuses it.
+            return rank, self._publish(i, "", node, None, occupied=False)
+        return rank, self._publish(i, "", node, stat, occupied=not empty)
 
     def _descend(
         self, i: int, rest: str, node: _Node, going: dict[str, str], found: list[Ranked]
@@ -147,7 +221,9 @@ class Itemizer:
         if stat is None:
             found.append((rank, self._publish(i, rest, node, None, occupied=False)))
             return
-        if path in going:
+        if path in going and node.leaf and stat.kind is FileKind.FILE:
+            del going[path]  # replaced in one step, never absent
+        elif path in going:
             del going[path]
             self._remove(i, rest, found, _CLASH)
             found.append((rank, self._publish(i, rest, node, None, occupied=False)))
@@ -190,6 +266,7 @@ class Itemizer:
     def _remove(self, i: int, rest: str, found: list[Ranked], rank: int) -> None:
         target = self._targets[i]
         path = os.path.join(target.path, rest) if rest else target.path
+        no_links(self._ops, target.path, rest)
         stat = self._ops.lstat(path)
         if stat is None:
             return
@@ -198,8 +275,15 @@ class Itemizer:
             (
                 rank,
                 Entry(
-                    Kind.REMOVE, target.parent, target.name, rest, i, tree=tree, occupied=True,
-                    new=None, base=identity(stat),
+                    Kind.REMOVE,
+                    target.parent,
+                    target.name,
+                    rest,
+                    i,
+                    tree=tree,
+                    occupied=True,
+                    new=None,
+                    base=identity(stat),
                 ),
             )
         )

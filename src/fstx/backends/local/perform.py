@@ -15,23 +15,21 @@ from typing import Any
 from fstx.backends.local.causes import event_of, reason_of
 from fstx.backends.local.control import FENCED, REF, TRASH, Control, remove_tree
 from fstx.backends.local.items import identity, is_empty_tree
+from fstx.backends.local.journals import read_records, same, unsettled
 from fstx.backends.local.probe import leaves_mount
 from fstx.backends.local.records import (
     LIMIT_BYTES,
     Entry,
     Identity,
     RecordBody,
-    decode,
     encode,
     seal,
 )
 from fstx.backends.local.staging import Keeper
 from fstx.backends.ops import FileKind, LockHandle
-from fstx.errors import RecoveryError
 from fstx.machines import vocabulary as v
 
 LOCK_WAIT_S = 60.0
-_RECORDS: tuple[v.RecordKind, ...] = ("plan", "intent", "commit")
 
 
 class Replan(Exception):  # noqa: N818 - no error: control flow between Check and the transaction
@@ -53,7 +51,9 @@ class Performer:
     alive: LockHandle | None
     keeper: Keeper | None = None
     made: list[str] = field(default_factory=list)  # directories below the area, parents first
-    check: Callable[[], str | None] = lambda: None  # base check beyond the entries; returns a complaint
+    check: Callable[[], str | None] = lambda: (
+        None
+    )  # base check beyond the entries; returns a complaint
     receipt: dict[str, Any] = field(default_factory=dict)
     network: bool = False
     cause: OSError | None = None
@@ -212,8 +212,9 @@ class Performer:
                     control.ops.mkdir(control.locks)
             handle = control.ops.lock(path, wait_s=LOCK_WAIT_S)
             if handle is None:
-                self.complaint = f"another transaction has held the lock of a target in {parent} " + (
-                    f"for {LOCK_WAIT_S:.0f} s"
+                self.complaint = (
+                    f"another transaction has held the lock of a target in {parent} "
+                    + (f"for {LOCK_WAIT_S:.0f} s")
                 )
                 return v.Refused("conflict")
             self.locks.append(handle)
@@ -225,7 +226,7 @@ class Performer:
         if ops.lstat(self.area) is None:
             self.complaint = "the staging area is gone"
             return v.Refused("gone")
-        complaint = self.check()
+        complaint = self._in_the_way() or self.check()
         if complaint:
             self.complaint = complaint
             return v.Refused("conflict")
@@ -237,9 +238,11 @@ class Performer:
             if found != entry.base and target not in going and not self._nothing(target, entry):
                 if self.may_replan and entry.tree and self._is_tree(target):
                     raise Replan  # a directory that was new: it can be entered instead
-                self.complaint = f"{target} " + (
-                    "was created" if entry.base is None else "was changed or removed"
-                ) + " by another writer"
+                self.complaint = (
+                    f"{target} "
+                    + ("was created" if entry.base is None else "was changed or removed")
+                    + " by another writer"
+                )
                 return v.Refused("exists" if entry.base is None else "conflict")
             if entry.kind is v.Kind.PUBLISH and identity(ops.lstat(self.new(entry))) != entry.new:
                 self.complaint = f"the staged content of {entry.logical} is gone"
@@ -260,6 +263,10 @@ class Performer:
         self._tell_the_living()
         return v.Done()
 
+    def _in_the_way(self) -> str | None:
+        mine = {(self.parent_of(e), e.name) for e in self.body.entries}
+        return unsettled((self.control, *self.others), self.txid, mine)
+
     def _tell_the_living(self) -> None:
         by_parent = {c.parent: c for c in (self.control, *self.others)}
         for parent, name in {(self.parent_of(e), e.name) for e in self.body.entries}:
@@ -270,7 +277,14 @@ class Performer:
 
     def _record(self, kind: v.RecordKind) -> v.Event:
         path = os.path.join(self.area, kind)
-        self._write(path + ".tmp", encode(self.body))
+        line = encode(self.body)
+        if len(line) > LIMIT_BYTES:
+            self.complaint = (
+                f"{len(self.body.entries)} files to replace one by one are too many for one record; "
+                "write a new tree, or several transactions"
+            )
+            return v.Refused("failed")
+        self._write(path + ".tmp", line)
         try:
             self.control.ops.rename(path + ".tmp", path)
             self._sync_dir(self.area)
@@ -292,8 +306,9 @@ class Performer:
             return
         ops = self.control.ops
         path = self.control.receipt(self.txid)
-        if ops.lstat(path) is not None:
-            return  # written by the run that was interrupted before the area went
+        if ops.lstat(path) is not None:  # by the run that was interrupted before the area went
+            self._sync_dir(self.control.done)
+            return
         if ops.lstat(self.control.done) is None:
             with contextlib.suppress(FileExistsError):
                 ops.mkdir(self.control.done)
@@ -354,9 +369,10 @@ class Performer:
     # --- looking -------------------------------------------------------------------------------
 
     def _inspect(self) -> v.Event:
+        going = {self.target(e): e.base for e in self.body.entries if e.kind is v.Kind.REMOVE}
         seen = tuple(
             v.Seen(
-                self._who_at_target(i, e),
+                self._who_at_target(e, going),
                 self._who(self.new(e), e) if e.kind is v.Kind.PUBLISH else v.Who.NONE,
                 self._who(self.old(i), e),
             )
@@ -364,13 +380,12 @@ class Performer:
         )
         return v.Found(seen, frozenset(read_records(self.control, self.area)))
 
-    def _who_at_target(self, index: int, entry: Entry) -> v.Who:
-        """As `_who`; what an earlier entry is about to remove from the same place counts as nothing."""
+    def _who_at_target(self, entry: Entry, going: dict[str, Identity | None]) -> v.Who:
+        """As `_who`; what another entry is about to remove from the same place counts as nothing."""
         path = self.target(entry)
-        found = identity(self.control.ops.lstat(path))
-        for earlier in self.body.entries[:index]:
-            removed = earlier.kind is v.Kind.REMOVE and self.target(earlier) == path
-            if removed and found is not None and same(found, earlier.base):
+        if entry.kind is v.Kind.PUBLISH and path in going:
+            found = identity(self.control.ops.lstat(path))
+            if found is not None and same(found, going[path]):
                 return v.Who.NONE
         return self._who(path, entry)
 
@@ -449,29 +464,3 @@ class Performer:
             self.alive = None
         for control in (self.control, *self.others):
             control.leave()
-
-
-def same(found: Identity, known: Identity | None) -> bool:
-    """Equal but for the device number, which a reboot may change."""
-    return known is not None and found[1:] == known[1:]
-
-
-def read_records(control: Control, area: str) -> dict[v.RecordKind, RecordBody]:
-    """All valid records of an area.
-
-    Raises
-    ------
-    RecoveryError
-        A record is damaged, of a newer format, or too long; it is named and nothing was changed.
-    """
-    found: dict[v.RecordKind, RecordBody] = {}
-    for kind in _RECORDS:
-        path = os.path.join(area, kind)
-        try:
-            line = control.ops.read_file(path, LIMIT_BYTES)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise RecoveryError(f"{path} can't be read: {error}") from error
-        found[kind] = decode(line, path)
-    return found

@@ -45,6 +45,15 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Root:
+    """A target that is entered rather than moved: recovery goes on only if it is still the same one."""
+
+    parent: str
+    name: str
+    base: Identity
+
+
+@dataclass(frozen=True, slots=True)
 class RecordBody:
     """Everything that recovery must know."""
 
@@ -55,6 +64,7 @@ class RecordBody:
     keyed: bool
     durability: str
     entries: tuple[Entry, ...]
+    roots: tuple[Root, ...] = ()
 
 
 def encode(body: RecordBody) -> bytes:
@@ -67,6 +77,7 @@ def encode(body: RecordBody) -> bytes:
         "strict": body.strict,
         "keyed": body.keyed,
         "durability": body.durability,
+        "roots": [{"parent": r.parent, "name": r.name, "base": r.base} for r in body.roots],
         "items": [
             {
                 "kind": e.kind.value,
@@ -129,7 +140,18 @@ def decode(line: bytes, where: str) -> RecordBody:
         keyed=get.of("keyed", bool),
         durability=get.one_of("durability", ("none", "data")),
         entries=tuple(_entry(i, f"{where} item {n}") for n, i in enumerate(items)),
+        roots=tuple(_root(r, f"{where} root {n}") for n, r in enumerate(get.of("roots", list))),
     )
+
+
+def _root(value: Any, where: str) -> Root:
+    if not isinstance(value, dict):
+        raise RecoveryError(f"{where} is not an object")
+    get = _Getter(value, where)
+    base = get.identity("base")
+    if base is None:
+        raise RecoveryError(f"{where} has no identity")
+    return Root(get.of("parent", str), get.of("name", str), base)
 
 
 def _entry(value: Any, where: str) -> Entry:
@@ -174,7 +196,9 @@ class _Getter:
     def one_of(self, name: str, allowed: tuple[str, ...]) -> str:
         found: str = self.of(name, str)
         if found not in allowed:
-            raise RecoveryError(f"{self._where}: member {name!r} is {found!r}, not one of {allowed}")
+            raise RecoveryError(
+                f"{self._where}: member {name!r} is {found!r}, not one of {allowed}"
+            )
         return found
 
     def identity(self, name: str) -> Identity | None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 from typing import Any, cast
 
 from fstx import machines
-from fstx.backends.local.control import REF, Control, remove_tree
-from fstx.backends.local.perform import Performer, read_records
+from fstx.backends.local.control import REF, Control, boot_id, remove_tree
+from fstx.backends.local.items import identity
+from fstx.backends.local.journals import home_of, read_records, read_ref, same
+from fstx.backends.local.perform import Performer
 from fstx.backends.local.records import LIMIT_BYTES, Entry, RecordBody, unseal
 from fstx.backends.ops import FileKind
 from fstx.errors import RecoveryError
@@ -44,10 +47,18 @@ class Recoverer:
             for txid in control.transactions():
                 try:
                     found = self._one(control, txid, removed)
-                except RecoveryError as error:
+                except (RecoveryError, OSError) as error:
                     if self._only is None or self._concerns(control, txid):
-                        trouble = trouble or error
+                        trouble = trouble or _as_recovery_error(error, control, txid)
                     continue
+                if found is not None and self._is_in_the_way(control, found):
+                    trouble = trouble or RecoveryError(
+                        f"transaction {txid} is committed to the same target and can't be finished: "
+                        f"{found.detail}. Make that possible and run again",
+                        txid=txid,
+                        outcome="pending",
+                        retryable=True,
+                    )
                 if found is not None and not any(s.txid == txid for s in settled):
                     settled.append(found)
             control.leave()
@@ -105,6 +116,13 @@ class Recoverer:
             return Settled(txid, home.parent, OutcomeState.ACTIVE, "its owner is alive")
         try:
             area = home.find_area(txid)
+            if area is not None and self._only is not None and _may_live_elsewhere(home, area):
+                return Settled(
+                    txid,
+                    home.parent,
+                    OutcomeState.ACTIVE,
+                    "its owner was on another host, where it may live: fstx.recover settles it if told to",
+                )
             if area is not None:
                 return self._settle(home, txid, area)
             self._sweep(home, control, txid, removed)
@@ -126,7 +144,15 @@ class Recoverer:
             parents = {e.parent for e in body.entries if e.parent}
             others = tuple(Control(p, control.ops) for p in sorted(parents))
             performer = Performer(control, others, txid, area, body, None)
-            performer.receipt = {"strategy": body.strategy}
+            performer.receipt = {"strategy": body.strategy, "targets": _targets_of(control, area)}
+            if self._superseded(control, body):
+                outcome = performer.run(machines.discard(), machines.discard().rollback())
+                return Settled(
+                    txid,
+                    control.parent,
+                    OutcomeState.ABORTED,
+                    "its target was removed or replaced since: what was left of it is dropped",
+                )
             machine = machines.build(
                 body.strategy,
                 tuple(e.item for e in body.entries),
@@ -142,7 +168,10 @@ class Recoverer:
                 return Settled(txid, control.parent, OutcomeState.COMMITTED, "finished")
             case v.Committed():
                 return Settled(
-                    txid, control.parent, OutcomeState.PENDING, f"storage refuses: {performer.cause}"
+                    txid,
+                    control.parent,
+                    OutcomeState.PENDING,
+                    f"storage refuses: {performer.cause}",
                 )
             case v.Aborted():
                 return Settled(txid, control.parent, OutcomeState.ABORTED, "staging removed")
@@ -162,6 +191,29 @@ class Recoverer:
             outcome="unknown",
         ) from performer.cause
 
+    @staticmethod
+    def _superseded(control: Control, body: RecordBody) -> bool:
+        """True when the targets that its items lie in are gone: nothing may appear in their successors."""
+        gone = set()
+        for root in body.roots:
+            now = identity(
+                control.ops.lstat(os.path.join(root.parent or control.parent, root.name))
+            )
+            if now is None or not same(now, root.base):
+                gone.add((root.parent, root.name))
+        if not gone:
+            return False
+        if all((e.parent, e.name) in gone for e in body.entries):
+            return True
+        names = ", ".join(sorted(name for _, name in gone))
+        raise RecoveryError(
+            f"transaction {body.txid} was interrupted in its commit, and {names} was removed or replaced "
+            "since, while its other targets are there. Nothing was changed; look at them, then move "
+            f"{control.area(body.txid)} away",
+            txid=body.txid,
+            outcome="unknown",
+        )
+
     def _sweep(self, home: Control, control: Control, txid: str, removed: list[str]) -> None:
         """Trash, and refs of a transaction that is over."""
         trash = home.trash_of(txid)
@@ -177,19 +229,10 @@ class Recoverer:
 
     def _home(self, control: Control, txid: str) -> Control | None:
         """The control directory that holds the area: this one, or the one that a ref names."""
-        path = control.area(txid, REF)
-        if control.ops.lstat(path) is None:
-            return control if control.ops.lstat(control.path) is not None else None
-        try:
-            named = _read_ref(control, txid)
-        except FileNotFoundError:
-            return None  # its owner has finished meanwhile
-        home = Control(os.path.dirname(named), control.ops)
-        if home.path != named or not os.path.isabs(named):
-            raise RecoveryError(f"{path} names {named!r}, which is no control directory")
-        if control.ops.lstat(home.path) is None:
+        home = home_of(control, txid)
+        if home is not None and home is not control and control.ops.lstat(home.path) is None:
             with contextlib.suppress(OSError):
-                control.ops.unlink(path)
+                control.ops.unlink(control.area(txid, REF))
             return None
         return home
 
@@ -209,7 +252,7 @@ class Recoverer:
     @staticmethod
     def _agrees(other: Control, txid: str, control: Control) -> bool:
         try:
-            return _read_ref(other, txid) == control.path
+            return read_ref(other, txid) == control.path
         except FileNotFoundError:
             return False
 
@@ -220,47 +263,67 @@ class Recoverer:
             place = os.path.join(place, part) if part else place
             stat = control.ops.lstat(place)
             if stat is not None and stat.kind is FileKind.LINK:
-                raise RecoveryError(f"{place} is a symbolic link; a record is not followed through it")
+                raise RecoveryError(
+                    f"{place} is a symbolic link; a record is not followed through it"
+                )
 
     def _parents_of(self, control: Control, txid: str, area: str) -> tuple[Control, ...]:
         """Other parents that an undecided transaction left a ref in; those that agree, that is."""
-        try:
-            path = os.path.join(area, "owner.json")
-            value = unseal(control.ops.read_file(path, LIMIT_BYTES), path)
-        except (OSError, RecoveryError):
-            return ()
         found = []
-        for parent in value.get("parents", []):
+        for parent in _owner_of(control, area).get("parents", []):
             if isinstance(parent, str) and os.path.isabs(parent):
                 with contextlib.suppress(OSError, RecoveryError):
                     other = Control(parent, control.ops)
-                    if _read_ref(other, txid) == control.path:
+                    if read_ref(other, txid) == control.path:
                         found.append(other)
         return tuple(found)
+
+    def _is_in_the_way(self, control: Control, found: Settled) -> bool:
+        """A commit to one of our targets that is still to be finished: nothing may be built on it."""
+        pending = found.state is OutcomeState.PENDING and self._only is not None
+        return pending and self._concerns(control, found.txid)
 
     def _concerns(self, control: Control, txid: str) -> bool:
         area = control.find_area(txid)
         if area is None:
             return False
-        try:
-            path = os.path.join(area, "owner.json")
-            targets = unseal(control.ops.read_file(path, LIMIT_BYTES), path)["targets"]
-            return any(os.path.basename(t) in (self._only or ()) for t in targets)
-        except (OSError, RecoveryError, KeyError, TypeError):
-            return True
+        targets = _targets_of(control, area)
+        return targets is None or any(t in (self._only or ()) for t in targets)
 
 
-def _read_ref(control: Control, txid: str) -> str:
-    path = control.area(txid, REF)
+def _as_recovery_error(error: Exception, control: Control, txid: str) -> RecoveryError:
+    if isinstance(error, RecoveryError):
+        return error
+    made = RecoveryError(
+        f"what transaction {txid} left in {control.path} can't be settled: {error}", txid=txid
+    )
+    made.__cause__ = error
+    return made
+
+
+def _may_live_elsewhere(control: Control, area: str) -> bool:
+    """True on a file system that other hosts may share, where a lock need not reach its owner."""
+    fs_name = getattr(control.ops, "fs_name", None)
+    if control.ops.name != "linux" or fs_name is None or fs_name(control.path):
+        return False
+    owner = _owner_of(control, area)
+    if not owner:
+        return False
+    return owner.get("boot") != boot_id() and owner.get("host") != platform.node()
+
+
+def _owner_of(control: Control, area: str) -> dict[str, Any]:
+    """What the owner wrote about itself; empty where that can't be read."""
+    path = os.path.join(area, "owner.json")
     try:
-        value = unseal(control.ops.read_file(path, 1 << 16), path)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise RecoveryError(f"{path} can't be read: {error}") from error
-    named = value.get("control")
-    if not isinstance(named, str) or value.get("txid") != txid:
-        raise RecoveryError(f"{path} does not name a control directory of {txid}")
-    return named
+        return unseal(control.ops.read_file(path, LIMIT_BYTES), path)
+    except (OSError, RecoveryError):
+        return {}
 
 
+def _targets_of(control: Control, area: str) -> list[str] | None:
+    """Names of the targets, sorted; None where the owner doesn't tell."""
+    targets = _owner_of(control, area).get("targets")
+    if not isinstance(targets, list) or not all(isinstance(t, str) for t in targets):
+        return None
+    return sorted(os.path.basename(t) for t in targets)

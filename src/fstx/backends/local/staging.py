@@ -21,7 +21,9 @@ from fstx.errors import FencedError, StateError, StorageError
 from fstx.paths import check_path
 from fstx.types import Buffer, Data, StagedObject
 
-HELD_FILES = 31  # as many descriptors wait for their fsync; one more and syncfs is cheaper (rename.md 2)
+HELD_FILES = (
+    31  # as many descriptors wait for their fsync; one more and syncfs is cheaper (rename.md 2)
+)
 _IOV_MAX = 512
 _COPY_BYTES = 1 << 20
 
@@ -120,7 +122,9 @@ class LocalStagedFile(io.BufferedRandom):
     @property
     def receipt(self) -> StagedObject:
         if self._receipt is None:
-            raise StateError(f"{self.path!r} is not complete; its receipt comes when the block ends")
+            raise StateError(
+                f"{self.path!r} is not complete; its receipt comes when the block ends"
+            )
         return self._receipt
 
 
@@ -130,7 +134,9 @@ class LocalStager:
     A copy syncs each file as it is written (it holds nothing until commit), in durable mode.
     """
 
-    def __init__(self, ops: Ops, area: str, txid: str, *, durable: bool, keeper: Keeper | None) -> None:
+    def __init__(
+        self, ops: Ops, area: str, txid: str, *, durable: bool, keeper: Keeper | None
+    ) -> None:
         self._ops = ops
         self._area = area
         self._folder = os.path.join(area, "a")

@@ -11,25 +11,30 @@ from typing import Any, cast
 from fstx import machines
 from fstx.backends.base import BaseTransaction, wrap_storage_error
 from fstx.backends.local.control import Control
-from fstx.backends.local.items import Itemizer, Target, identity
+from fstx.backends.local.items import (
+    Itemizer,
+    Target,
+    contents,
+    identity,
+    is_free,
+    no_links,
+    walk,
+)
 from fstx.backends.local.perform import Performer, Replan
-from fstx.backends.local.records import Entry, Identity, RecordBody
+from fstx.backends.local.records import Entry, Identity, RecordBody, Root
 from fstx.backends.local.staging import Keeper, LocalStager, copy_file, read_range, write_all
+from fstx.backends.local.verdicts import commit_error, what_is_lost
 from fstx.backends.ops import FileKind, LockHandle
 from fstx.backends.ops.windows import name_problem
 from fstx.errors import (
     CommitError,
-    ConflictError,
     FencedError,
     InDoubtError,
     PathError,
     StateError,
     StorageError,
-    TargetBusyError,
-    TargetExistsError,
 )
 from fstx.machines import vocabulary as v
-from fstx.paths import CONTROL_NAME
 from fstx.select import Abilities, strategy_at_commit
 from fstx.types import Buffer, Capability, Guarantee, Mode, Snapshot, StagedObject
 
@@ -94,6 +99,7 @@ class LocalTransaction(BaseTransaction):
         self._stager = LocalStager(self._ops, area, txid, durable=durable, keeper=keeper)
         self._made: dict[str, None] = {}
         self._touched: dict[str, Identity | None] = {}
+        self._trees: dict[str, frozenset[tuple[str, Identity]]] = {}  # removed directories
         self._moved: set[str] = set()
 
     def _area_id(self) -> str:
@@ -197,6 +203,10 @@ class LocalTransaction(BaseTransaction):
                         ) from error
                     with source:
                         copy_file(source, raw)
+                        if os.fstat(source.fileno()).st_size != piece.size_bytes:
+                            raise StorageError(
+                                f"the piece {piece.path!r} is not there whole", txid=self.id
+                            )
                 else:
                     write_all(raw, [piece])
         return file.receipt
@@ -215,36 +225,12 @@ class LocalTransaction(BaseTransaction):
 
     def _no_links(self, path: str) -> None:
         i, rest = self._items.split(path)
-        place = self._targets[i].path
-        for part in rest.split("/") if rest else ():
-            place = os.path.join(place, part)
-            stat = self._ops.lstat(place)
-            if stat is not None and stat.kind is FileKind.LINK:
-                raise PathError(f"{path!r} leads through the symbolic link {place}")
+        no_links(self._ops, self._targets[i].path, f"{rest}/" if rest else "")
 
     def _base_paths(self, prefix: str) -> Iterable[str]:
         for target in self._targets:
             logical = target.name if self._roots is not None else ""
-            yield from self._walk(target.path, logical, prefix)
-
-    def _walk(self, place: str, logical: str, prefix: str) -> Iterable[str]:
-        if prefix and logical and not (
-            logical.startswith(prefix) or prefix.startswith(logical + "/") or prefix == logical
-        ):
-            return
-        stat = self._ops.lstat(place)
-        if stat is None:
-            return
-        if stat.kind is not FileKind.TREE:
-            if logical:
-                yield logical
-            return
-        for name, _ in sorted(self._ops.scandir(place)):
-            if name == CONTROL_NAME:
-                continue  # staging of transactions on targets in here: nothing a reader should see
-            yield from self._walk(
-                os.path.join(place, name), f"{logical}/{name}" if logical else name, prefix
-            )
+            yield from walk(self._ops, target.path, logical, prefix)
 
     def _exists_in_base(self, path: str) -> bool:
         i, _ = self._items.split(path)
@@ -255,7 +241,9 @@ class LocalTransaction(BaseTransaction):
     def _touch(self, path: str) -> None:
         if path in self._touched or self._mode != "update":
             return
-        i, _ = self._items.split(path)
+        i, rest = self._items.split(path)
+        if not self._targets[i].empty:
+            no_links(self._ops, self._targets[i].path, rest)
         # What was empty at begin had nothing at any path, whatever has come since.
         self._touched[path] = (
             None
@@ -269,7 +257,9 @@ class LocalTransaction(BaseTransaction):
         held: Performer | None = None
         for left in reversed(range(_PLANS)):
             try:
-                return self._publish_as_planned(held, may_replan=left > 0 and self._mode == "update")
+                return self._publish_as_planned(
+                    held, may_replan=left > 0 and self._mode == "update"
+                )
             except Replanned as again:
                 held = again.performer
         raise AssertionError("the last plan is final")
@@ -287,8 +277,10 @@ class LocalTransaction(BaseTransaction):
         count = len(self._changes.staged)
         changed = {(e.parent, e.name) for e in entries}
         urls = tuple(t.path for t in self._targets if (t.parent, t.name) in changed)
-        if not entries and self._caller_id is None:
+        if not entries and (self._caller_id is None or self._changes):
             complaint = self._base_changed()
+            if not complaint and self._changes.staged:
+                complaint = "the target came and went while it was published"
             if held is not None:
                 held.release()
             self._give_up()
@@ -296,6 +288,12 @@ class LocalTransaction(BaseTransaction):
                 raise self._error("conflict", complaint)
             return Snapshot(self.id, urls, "none", 0, 0)
         strategy, how = strategy_at_commit([e.item for e in entries], self._abilities)
+        weaker = what_is_lost(strategy, len(entries), self._entry, self._require)
+        if weaker:
+            if held is not None:
+                held.release()
+            self._give_up()
+            raise self._error("conflict", f"what came to {self.url} since begin {weaker}")
         performer = self._performer(entries, strategy, how)
         performer.may_replan = may_replan
         if held is not None:
@@ -310,16 +308,32 @@ class LocalTransaction(BaseTransaction):
         except BaseException as interrupt:
             self._settle(performer, machine, interrupt, urls)
             raise
-        return self._conclude(outcome, performer, strategy, Snapshot(
-            self.id, urls, strategy, count, size_bytes,
-        ))
+        return self._conclude(
+            outcome,
+            performer,
+            strategy,
+            Snapshot(
+                self.id,
+                urls,
+                strategy,
+                count,
+                size_bytes,
+            ),
+        )
 
     def _performer(self, entries: tuple[Entry, ...], strategy: str, how: str) -> Performer:
         own = self._control.parent
         stored = tuple(
             Entry(
-                e.kind, "" if e.parent == own else e.parent, e.name, e.rest, e.root, e.tree,
-                e.occupied, e.new, e.base,
+                e.kind,
+                "" if e.parent == own else e.parent,
+                e.name,
+                e.rest,
+                e.root,
+                e.tree,
+                e.occupied,
+                e.new,
+                e.base,
             )
             for e in entries
         )
@@ -331,6 +345,7 @@ class LocalTransaction(BaseTransaction):
             keyed=self._caller_id is not None,
             durability=self._guarantee.durability,
             entries=stored,
+            roots=self._entered(stored),
         )
         return Performer(
             control=self._control,
@@ -343,9 +358,34 @@ class LocalTransaction(BaseTransaction):
             made=sorted(self._made),
             check=self._base_changed,
             claims=self._claims,
-            receipt={"id": self._caller_id, "strategy": strategy},
+            receipt={
+                "id": self._caller_id,
+                "strategy": strategy,
+                "targets": sorted(t.name for t in self._targets),
+                "paths": len(self._changes.staged),
+                "size_bytes": self._changes.size_bytes,
+            },
             network=self._abilities.network,
         )
+
+    def _entered(self, entries: tuple[Entry, ...]) -> tuple[Root, ...]:
+        """The targets that items lie in, for recovery to know them again."""
+        own = self._control.parent
+        inside = {e.root for e in entries if e.rest}
+        found = []
+        for i in sorted(inside):
+            target = self._targets[i]
+            base = target.base or identity(self._ops.lstat(target.path))
+            if base is not None:
+                found.append(Root("" if target.parent == own else target.parent, target.name, base))
+        return tuple(found)
+
+    def _touch_tree(self, path: str) -> None:
+        """All that a directory holds is depended upon when it goes: nobody's new file goes with it."""
+        self._touch(path)
+        before = self._touched.get(path)
+        if before is not None and before[2:] == (0, 0):
+            self._trees[path] = contents(self._ops, self._items.target_path(path))
 
     def _base_changed(self) -> str | None:
         by_parent = {c.parent: c for c in (self._control, *self._others)}
@@ -357,10 +397,10 @@ class LocalTransaction(BaseTransaction):
             )
             if self._mode != "create" and target.base is not None and whole and now != target.base:
                 return f"{target.path} was replaced by another writer"
-            if (
-                self._mode == "replace"
-                and by_parent[target.parent].generation(target.name) != target.generation
-            ):
+            if self._mode == "replace" and target.empty and not is_free(self._ops, target):
+                return f"{target.path} was created by another writer"
+            control = by_parent[target.parent]
+            if self._mode == "replace" and control.generation(target.name) != target.generation:
                 return f"{target.path} was changed by another transaction"
         absent = {i for i, t in enumerate(self._targets) if self._ops.lstat(t.path) is None}
         for path, before in self._touched.items():
@@ -369,6 +409,10 @@ class LocalTransaction(BaseTransaction):
             place = self._items.target_path(path)
             if identity(self._ops.lstat(place)) != before:
                 return f"{place} was changed by another writer"
+        for path, held in self._trees.items():
+            place = self._items.target_path(path)
+            if path in self._changes.removed and contents(self._ops, place) != held:
+                return f"what {place} holds was changed by another writer"
         return None
 
     def _conclude(
@@ -379,8 +423,13 @@ class LocalTransaction(BaseTransaction):
             case v.Committed(pending=True):
                 self._release(performer)
                 return Snapshot(
-                    snapshot.txid, snapshot.urls, strategy, snapshot.paths, snapshot.size_bytes,
-                    pending=True, reason=because,
+                    snapshot.txid,
+                    snapshot.urls,
+                    strategy,
+                    snapshot.paths,
+                    snapshot.size_bytes,
+                    pending=True,
+                    reason=because,
                 )
             case v.Committed():
                 self._release(performer)
@@ -399,24 +448,7 @@ class LocalTransaction(BaseTransaction):
         ) from performer.cause
 
     def _error(self, reason: v.Reason, because: str) -> CommitError:
-        kinds: dict[str, type[CommitError]] = {
-            "conflict": ConflictError,
-            "exists": TargetExistsError if self._mode == "create" else ConflictError,
-            "busy": TargetBusyError,
-            "gone": FencedError,
-        }
-        ways = {
-            "conflict": "; read the target again and retry",
-            "exists": "; it was left as it is",
-            "busy": "; close the program that holds it open and retry",
-            "gone": ": this writer was given up for dead, so stop",
-        }
-        return kinds.get(reason, CommitError)(
-            f"transaction {self.id} was not published to {self.url}: {because or reason}"
-            + ways.get(reason, "; the target is as it was"),
-            txid=self.id,
-            outcome="aborted",
-        )
+        return commit_error(reason, because, mode=self._mode, txid=self.id, url=self.url)
 
     def _settle(
         self, performer: Performer, machine: Any, interrupt: BaseException, urls: tuple[str, ...]
@@ -463,10 +495,10 @@ class LocalTransaction(BaseTransaction):
     def __del__(self) -> None:
         if getattr(self, "_state", "") != "open" or getattr(self, "_pid", 0) != os.getpid():
             return
+        self.rollback()  # first: a warning may be an error
         warnings.warn(
             f"transaction {self.id} on {self.url} was dropped without commit or rollback; "
             "it is rolled back",
             ResourceWarning,
             stacklevel=2,
         )
-        self.rollback()

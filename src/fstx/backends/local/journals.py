@@ -1,0 +1,109 @@
+"""Reading what transactions left in a control directory: records, refs, and whose they are.
+
+Everything read here may have been written by anyone who can write there (rules PATH-5, REC-2 to REC-4).
+"""
+
+from __future__ import annotations
+
+import os
+
+from fstx.backends.local.control import REF, Control
+from fstx.backends.local.records import LIMIT_BYTES, Identity, RecordBody, decode, unseal
+from fstx.errors import RecoveryError
+from fstx.machines import vocabulary as v
+
+_RECORDS: tuple[v.RecordKind, ...] = ("plan", "intent", "commit")
+
+
+def same(found: Identity, known: Identity | None) -> bool:
+    """Equal but for the device number, which a reboot may change."""
+    return known is not None and found[1:] == known[1:]
+
+
+def read_records(control: Control, area: str) -> dict[v.RecordKind, RecordBody]:
+    """All valid records of an area.
+
+    Raises
+    ------
+    RecoveryError
+        A record is damaged, of a newer format, or too long; it is named and nothing was changed.
+    """
+    found: dict[v.RecordKind, RecordBody] = {}
+    for kind in _RECORDS:
+        path = os.path.join(area, kind)
+        try:
+            line = control.ops.read_file(path, LIMIT_BYTES)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise RecoveryError(f"{path} can't be read: {error}") from error
+        found[kind] = decode(line, path)
+    return found
+
+
+def home_of(control: Control, txid: str) -> Control | None:
+    """The control directory that holds the area: this one, or the one that a ref names.
+
+    Raises
+    ------
+    RecoveryError
+        The ref is damaged or names no control directory.
+    """
+    path = control.area(txid, REF)
+    if control.ops.lstat(path) is None:
+        return control if control.ops.lstat(control.path) is not None else None
+    try:
+        named = read_ref(control, txid)
+    except FileNotFoundError:
+        return None  # its owner has finished meanwhile
+    home = Control(os.path.dirname(named), control.ops)
+    if home.path != named or not os.path.isabs(named):
+        raise RecoveryError(f"{path} names {named!r}, which is no control directory")
+    return home
+
+
+def read_ref(control: Control, txid: str) -> str:
+    """The control directory that a ref names; FileNotFoundError without a ref."""
+    path = control.area(txid, REF)
+    try:
+        value = unseal(control.ops.read_file(path, 1 << 16), path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RecoveryError(f"{path} can't be read: {error}") from error
+    named = value.get("control")
+    if not isinstance(named, str) or value.get("txid") != txid:
+        raise RecoveryError(f"{path} does not name a control directory of {txid}")
+    return named
+
+
+def unsettled(controls: tuple[Control, ...], own: str, mine: set[tuple[str, str]]) -> str | None:
+    """A dead writer's decided but unfinished commit to one of the targets `mine`, as a complaint."""
+    for control in controls:
+        for txid in control.transactions():
+            home = home_of(control, txid) if txid != own else None
+            if home is not None and mine & _decided(home, txid):
+                return (
+                    f"transaction {txid} was interrupted in its commit to the same target and has "
+                    "to be settled first: the next begin does it, or fstx.recover"
+                )
+    return None
+
+
+def _decided(home: Control, txid: str) -> set[tuple[str, str]]:
+    """Targets of a transaction that has a journal and no living owner."""
+    area = home.find_area(txid)
+    if area is None or not any(
+        home.ops.lstat(os.path.join(area, kind)) is not None for kind in ("intent", "commit")
+    ):
+        return set()
+    handle = home.try_alive(txid)
+    if handle is None:
+        return set()
+    try:
+        records = read_records(home, area)
+    except RecoveryError:
+        return set()  # begin has told, if it concerns us
+    finally:
+        handle.release()
+    return {(e.parent or home.parent, e.name) for body in records.values() for e in body.entries}
