@@ -55,6 +55,9 @@ class Ops(Protocol):
     def sync_file(self, file: BinaryIO) -> None:
         """Contents durable, by the descriptor that wrote them."""
 
+    def begin_sync(self, file: BinaryIO) -> None:
+        """A hint that the contents will have to be durable soon. Promises nothing, never raises."""
+
     def sync_dir(self, path: str) -> None:
         """Directory entries durable; nothing where the system has no such call (Windows)."""
 

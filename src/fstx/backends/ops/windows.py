@@ -112,6 +112,9 @@ class WindowsOps:
     def sync_file(self, file: BinaryIO) -> None:
         self._crt.fsync(file.fileno())
 
+    def begin_sync(self, file: BinaryIO) -> None:
+        """Nothing: Windows writes back by itself."""
+
     def sync_dir(self, path: str) -> None:
         """Nothing: Windows has no such call; NTFS writes directory changes in order."""
 
