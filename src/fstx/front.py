@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
-
 from fstx import layouts, registry
-from fstx.errors import PathError, TargetExistsError, UsageError
+from fstx.errors import PathError, UsageError
+from fstx.jobs import Goal, Job, name_of, sibling, stream_of
 from fstx.layouts.dataarray import is_labelled
-from fstx.plan import ArraySpec, Plan, Source, grid_shape
-from fstx.progress import Progress, reporter
+from fstx.plan import Plan, grid_shape
+from fstx.progress import Progress
 from fstx.protocol import Transaction
 from fstx.registry import URL
 from fstx.sources import lazy, open_source
-from fstx.streaming import ChunkWriter, Stream, uniform_grid
-from fstx.types import Capability, Durability, Guarantee, Mode, OutcomeState, Recovery, Snapshot
-from fstx.writing import blocks_of, check_workers, write_into
+from fstx.streaming import ChunkWriter, Stream
+from fstx.types import Capability, Durability, Guarantee, Mode, OutcomeState, Recovery
+from fstx.writing import check_workers
 
 __all__ = ["begin", "chunk_writer", "guarantee", "outcome", "recover", "write"]
 
@@ -160,12 +158,12 @@ def write(
     _check_choice("durability", durability, _DURABILITIES)
     _check_id(id)
     check_workers(max_workers)
-    module = layouts.choose(_name_of(target), layout)
+    module = layouts.choose(name_of(target), layout)
     if is_labelled(array):
         options = {**module.describe(array, options), **options}
     source = open_source(array, scheduler=scheduler)
-    plan: Plan = module.plan(_name_of(target), source.spec, **options)
-    goal = _Goal(
+    plan: Plan = module.plan(name_of(target), source.spec, **options)
+    goal = Goal(
         target,
         plan.names,
         plan.entry,
@@ -176,8 +174,9 @@ def write(
         id,
         keep_previous,
         dict(storage_options or {}),
+        getattr(plan, "markers", ()),
     )
-    job = _Job(goal, source, plan, max_workers, progress)
+    job = Job(goal, source, plan, max_workers, progress)
     return job() if compute else lazy(job)
 
 
@@ -232,12 +231,12 @@ def chunk_writer(
     target = registry.as_url(url).rstrip("/")
     _check_choice("durability", durability, _DURABILITIES)
     _check_id(id)
-    main, plan = _stream(_name_of(target), layout, shape, dtype, chunks, options)
+    main, plan = stream_of(name_of(target), layout, shape, dtype, chunks, options)
     others: dict[str, Stream] = {}
     names = list(plan.names)
     for name, given in (companions or {}).items():
         extra = dict(given)
-        others[name], other = _stream(
+        others[name], other = stream_of(
             name,
             layout,
             extra.pop("shape", shape),
@@ -250,7 +249,7 @@ def chunk_writer(
         raise UsageError(f"the arrays of one stream need different names, got {', '.join(names)}")
     if require is None:
         require = (Capability.RECOVERABLE,) if others else (Capability.ATOMIC_SET,)
-    goal = _Goal(
+    goal = Goal(
         target,
         tuple(names),
         plan.entry,
@@ -261,6 +260,7 @@ def chunk_writer(
         id,
         keep_previous,
         dict(storage_options or {}),
+        getattr(plan, "markers", ()),
     )
 
     def start() -> Transaction:
@@ -284,107 +284,6 @@ def chunk_writer(
         companions={name: prepared(stream) for name, stream in others.items()},
         partial=partial,
     )
-
-
-def _stream(
-    name: str,
-    layout: str | None,
-    shape: tuple[int, ...],
-    dtype: Any,
-    chunks: tuple[int, ...],
-    options: dict[str, Any],
-) -> tuple[Stream, Plan]:
-    module = layouts.choose(name, layout)
-    spec = ArraySpec(tuple(shape), np.dtype(dtype), uniform_grid(tuple(shape), tuple(chunks)))
-    if "shards" in module.OPTIONS:
-        options = {**options, "chunks": tuple(chunks)}
-    plan: Plan = module.plan(name, spec, **options)
-    if plan.grid != spec.grid:
-        raise UsageError(
-            f"{name} can't be written in chunks of {tuple(chunks)}: it needs {plan.grid} along its axes"
-        )
-    return Stream(spec, plan), plan
-
-
-@dataclass(frozen=True)
-class _Goal:
-    """Where an array goes, and under which promise: everything that `begin` needs."""
-
-    url: str
-    names: tuple[str, ...]
-    entry: str | None
-    overwrite_mode: Mode
-    overwrite: bool
-    durability: Durability
-    require: frozenset[Capability]
-    id: str | None
-    keep_previous: bool
-    storage_options: dict[str, Any]
-
-    def open(self) -> Transaction:
-        """Begin on all names."""
-        if self.overwrite:
-            return self._begin(self.overwrite_mode)
-        try:
-            return self._begin("create")
-        except TargetExistsError as error:
-            own = self.names[0] + "."
-            if not any(name.startswith(own) for name in self.names):
-                raise
-            tx = self._begin("update")
-            stale = list(tx.paths())
-            if not stale or not all(path.startswith(own) for path in stale):
-                tx.rollback()
-                raise error from None
-            for path in stale:  # a sidecar of an index that is gone must not describe the new one
-                tx.remove(path)
-            return tx
-
-    def _begin(self, mode: Mode) -> Transaction:
-        return begin(
-            [_sibling(self.url, name) for name in self.names],
-            mode=mode,
-            durability=self.durability,
-            require=self.require,
-            entry=self.entry,
-            id=self.id,
-            **self.storage_options,
-        )
-
-    def prepare(self, tx: Transaction, plan: Plan) -> Plan:
-        """The plan beside what exists; superseded paths are removed in the same commit."""
-        if not self.overwrite or plan.overwrite_mode == "replace":
-            return plan
-        existing = list(tx.paths())
-        following, superseded = plan.replacing(existing)
-        split = getattr(plan, "superseded", None)
-        keep = split(existing)[1] if split is not None and self.keep_previous else ()
-        for path in superseded:
-            if path not in keep:
-                tx.remove(path)
-        return following
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One `write`, ready to run: validated, nothing begun."""
-
-    goal: _Goal
-    source: Source
-    plan: Plan
-    max_workers: int | None
-    progress: Progress
-
-    def __call__(self) -> Snapshot:
-        tx = self.goal.open()
-        if getattr(tx, "committed", False):
-            return Snapshot(
-                tx.id, (self.goal.url,), tx.guarantee.strategy, 0, 0, reason="committed before"
-            )
-        with tx, reporter(self.progress, blocks_of(self.plan), self.goal.url) as advance:
-            plan = self.goal.prepare(tx, self.plan)
-            write_into(tx, self.source, plan, max_workers=self.max_workers, progress=advance)
-            return tx.commit()
 
 
 def guarantee(
@@ -413,10 +312,10 @@ def guarantee(
     urls, joined = _urls(url)
     if not joined and (layout is not None or urls[0].rstrip("/").endswith(layouts.SUFFIXES)):
         own = urls[0].rstrip("/")
-        module = layouts.choose(_name_of(own), layout)
+        module = layouts.choose(name_of(own), layout)
         mode = mode or module.OVERWRITE_MODE
-        entry = entry or (_name_of(own) if module.ENTERED_BY_NAME else None)
-        urls, joined = [_sibling(own, name) for name in module.targets(_name_of(own))], True
+        entry = entry or (name_of(own) if module.ENTERED_BY_NAME else None)
+        urls, joined = [sibling(own, name) for name in module.targets(name_of(own))], True
     mode = mode or "update"
     _check_choice("mode", mode, _MODES)
     _check_choice("durability", durability, _DURABILITIES)
@@ -481,15 +380,3 @@ def _capabilities(require: Require) -> frozenset[Capability]:
         return frozenset(Capability(c) for c in listed)
     except ValueError as error:
         raise UsageError(f"require: {error}; there are {', '.join(Capability)}") from error
-
-
-def _name_of(url: str) -> str:
-    name = url.rstrip("/").replace(os.sep, "/").rpartition("/")[2]
-    if not name or name in (".", "..") or name.endswith(":"):
-        raise PathError(f"{url!r} names no file; give it a name, for example out/dem.vrt")
-    return name
-
-
-def _sibling(url: str, name: str) -> str:
-    own = _name_of(url)
-    return url[: len(url) - len(own)] + name

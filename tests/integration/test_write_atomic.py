@@ -14,10 +14,10 @@ import dask.array as da
 import numpy as np
 import pytest
 import rasterio
-from support.fakes import FakeDevice
 
 import fstx
 from fstx.layouts import geotiff
+from support.fakes import FakeDevice
 
 SIDE, TILE = 96, 32  # 9 tiles
 KW = {"tile_size": TILE, "crs": "EPSG:4326", "transform": (10.0, 0.5, 0, 50.0, 0, -0.25)}
@@ -417,3 +417,25 @@ def test_a_key_commits_once(tmp_path: Path) -> None:
     assert "before" in again.reason
     assert (tmp_path / "o.vrt").stat().st_mtime_ns == stamp
     assert fstx.outcome(tmp_path / "o.vrt", "run-1") == "committed"
+
+
+@pytest.mark.parametrize("url", ["{}/x.zarr", "memory://guard-{}/x.zarr"])
+@pytest.mark.parametrize("foreign", ["x.zarr", "x.zarr/notes.txt"])
+def test_overwrite_replaces_zarr_stores_only(url: str, foreign: str, tmp_path: Path) -> None:
+    """A folder or file of other things under that name is no output of ours: it stays."""
+    import fsspec
+
+    url = url.format(tmp_path if "memory" not in url else tmp_path.name)
+    place = url.rpartition("/")[0] + "/" + foreign
+    with fsspec.open(place, "wb", auto_mkdir=True) as file:
+        file.write(b"mine")
+    with pytest.raises(fstx.TargetExistsError, match="zarr.json"):
+        fstx.write(data(), url, overwrite=True)
+    with fsspec.open(place, "rb") as file:
+        assert file.read() == b"mine"
+    fs, path = fsspec.core.url_to_fs(place)
+    fs.rm(path)
+    fstx.write(data(), url, overwrite=True)
+    fstx.write(data() + 1, url, overwrite=True)
+    with fsspec.open(url + "/zarr.json", "rb") as file:
+        assert file.read(1) == b"{"

@@ -289,7 +289,7 @@ def test_f20_companions_share_the_transaction() -> None:
 def test_exception_in_the_body_rolls_back_and_is_raised() -> None:
     """A15, A25: the body's own exception leaves the block; everything staged is discarded."""
     opener = Opener()
-    with pytest.raises(KeyboardInterrupt), _writer(opener) as writer:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), _writer(opener) as writer:
         writer.write_chunk((0, 0), _chunk((0, 0)))
         raise KeyboardInterrupt
     assert opener.tx.state == "rolled back"
@@ -307,7 +307,7 @@ def test_a11_close_waits_for_running_chunks() -> None:
 
     writer = _writer(opener, hook)
     thread = threading.Thread(target=writer.write_chunk, args=((0, 0), _chunk((0, 0))))
-    with pytest.raises(RuntimeError, match="body"), writer:  # noqa: PT012
+    with pytest.raises(RuntimeError, match="body"), writer:
         thread.start()
         begun.wait(5)
         raise RuntimeError("body")

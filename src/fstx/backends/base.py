@@ -249,7 +249,7 @@ class BaseTransaction(ABC):
         """Paths of all files below `prefix` as they would be after commit, sorted."""
         with self._lock:
             self._must_be_open()
-            base = () if self._mode == "replace" else self._base_paths(prefix.rstrip("/"))
+            base = (p for p in self._base_paths(prefix.rstrip("/")) if not self._replaces(p))
             return self._changes.view(base, prefix)
 
     def commit(self) -> Snapshot:
@@ -382,10 +382,18 @@ class BaseTransaction(ABC):
     def _ranks_last(self, path: str, publisher: bool) -> bool:
         return publisher or path == self._entry
 
+    def _replaces(self, path: str) -> bool:
+        """True when the target of `path` is replaced whole: something is staged for it."""
+        if self._mode != "replace":
+            return False
+        if self._roots is None:
+            return bool(self._changes.staged)
+        return bool(self._changes.below(path.partition("/")[0]))
+
     def _hidden(self, path: str) -> bool:
         """True when what the base holds at `path` is not there any more after commit."""
         return (
-            self._mode == "replace"
+            self._replaces(path)
             or self._changes.gone(path)
             or any(p in self._changes.staged for p in parents(path))
         )

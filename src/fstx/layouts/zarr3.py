@@ -191,6 +191,11 @@ class ZarrPlan:
     metadata: bytes
 
     @property
+    def markers(self) -> tuple[str, ...]:
+        """Files that make a directory a Zarr store; without one it is not overwritten."""
+        return ("zarr.json", ".zgroup", ".zarray")
+
+    @property
     def names(self) -> tuple[str, ...]:
         return (self.name,)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from fstx.backends.local.records import Entry, Identity
+from fstx.backends.local.records import Entry, Identity, Root
 from fstx.backends.ops import FileKind, Ops, Stat
 from fstx.changes import Changes
 from fstx.errors import PathError
@@ -60,6 +60,19 @@ def is_empty_tree(ops: Ops, path: str, stat: Stat | None) -> bool:
         and stat.kind is FileKind.TREE
         and next(iter(ops.scandir(path)), None) is None
     )
+
+
+def roots_of(
+    ops: Ops, targets: tuple[Target, ...], entries: tuple[Entry, ...], home: str
+) -> tuple[Root, ...]:
+    """The targets that items lie in, for recovery to know them again."""
+    found = []
+    for i in sorted({e.root for e in entries if e.rest}):
+        target = targets[i]
+        base = target.base or identity(ops.lstat(target.path))
+        if base is not None:
+            found.append(Root("" if target.parent == home else target.parent, target.name, base))
+    return tuple(found)
 
 
 def is_free(ops: Ops, target: Target) -> bool:

@@ -18,10 +18,11 @@ from fstx.backends.local.items import (
     identity,
     is_free,
     no_links,
+    roots_of,
     walk,
 )
 from fstx.backends.local.perform import Performer, Replan
-from fstx.backends.local.records import Entry, Identity, RecordBody, Root
+from fstx.backends.local.records import Entry, Identity, RecordBody
 from fstx.backends.local.staging import Keeper, LocalStager, copy_file, read_range, write_all
 from fstx.backends.local.verdicts import commit_error, what_is_lost
 from fstx.backends.ops import FileKind, LockHandle
@@ -345,7 +346,7 @@ class LocalTransaction(BaseTransaction):
             keyed=self._caller_id is not None,
             durability=self._guarantee.durability,
             entries=stored,
-            roots=self._entered(stored),
+            roots=roots_of(self._ops, self._targets, stored, own),
         )
         return Performer(
             control=self._control,
@@ -367,18 +368,6 @@ class LocalTransaction(BaseTransaction):
             },
             network=self._abilities.network,
         )
-
-    def _entered(self, entries: tuple[Entry, ...]) -> tuple[Root, ...]:
-        """The targets that items lie in, for recovery to know them again."""
-        own = self._control.parent
-        inside = {e.root for e in entries if e.rest}
-        found = []
-        for i in sorted(inside):
-            target = self._targets[i]
-            base = target.base or identity(self._ops.lstat(target.path))
-            if base is not None:
-                found.append(Root("" if target.parent == own else target.parent, target.name, base))
-        return tuple(found)
 
     def _touch_tree(self, path: str) -> None:
         """All that a directory holds is depended upon when it goes: nobody's new file goes with it."""

@@ -1,0 +1,156 @@
+"""One write, decided before it begins: where it goes, under which promise, and how it opens."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fstx import layouts, registry
+from fstx.errors import PathError, TargetExistsError, UsageError
+from fstx.plan import ArraySpec, Plan, Source
+from fstx.progress import Progress, reporter
+from fstx.protocol import Transaction
+from fstx.streaming import Stream, uniform_grid
+from fstx.types import Capability, Durability, Mode, Snapshot
+from fstx.writing import blocks_of, write_into
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Where an array goes, and under which promise: everything that `begin` needs."""
+
+    url: str
+    names: tuple[str, ...]
+    entry: str | None
+    overwrite_mode: Mode
+    overwrite: bool
+    durability: Durability
+    require: frozenset[Capability]
+    id: str | None
+    keep_previous: bool
+    storage_options: dict[str, Any]
+    markers: tuple[str, ...] = ()  # one of them lies in what may be overwritten
+
+    def open(self) -> Transaction:
+        """Begin on all names."""
+        if self.overwrite:
+            tx = self._begin(self.overwrite_mode)
+            self._must_be_ours(tx)
+            return tx
+        try:
+            return self._begin("create")
+        except TargetExistsError as error:
+            own = self.names[0] + "."
+            if not any(name.startswith(own) for name in self.names):
+                raise
+            tx = self._begin("update")
+            stale = list(tx.paths())
+            if not stale or not all(path.startswith(own) for path in stale):
+                tx.rollback()
+                raise error from None
+            for path in stale:  # a sidecar of an index that is gone must not describe the new one
+                tx.remove(path)
+            return tx
+
+    def _must_be_ours(self, tx: Transaction) -> None:
+        """Only output of the same kind is overwritten, not whatever lies under that name."""
+        if not self.markers or getattr(tx, "committed", False):
+            return
+        for name in self.names:
+            if any(is_there(tx, f"{name}/{marker}") for marker in self.markers):
+                continue
+            if next(tx.paths(name), None) is not None:
+                tx.rollback()
+                raise TargetExistsError(
+                    f"{sibling(self.url, name)} holds none of {', '.join(self.markers)}, so it is not what "
+                    "overwrite=True may replace. Remove it first, or write to another name",
+                    outcome="aborted",
+                )
+
+    def _begin(self, mode: Mode) -> Transaction:
+        urls = [sibling(self.url, name) for name in self.names]
+        return registry.backend(urls, joined=True, **self.storage_options).begin(
+            mode=mode,
+            durability=self.durability,
+            require=self.require,
+            entry=self.entry,
+            id=self.id,
+        )
+
+    def prepare(self, tx: Transaction, plan: Plan) -> Plan:
+        """The plan beside what exists; superseded paths are removed in the same commit."""
+        if not self.overwrite or plan.overwrite_mode == "replace":
+            return plan
+        existing = list(tx.paths())
+        following, superseded = plan.replacing(existing)
+        split = getattr(plan, "superseded", None)
+        keep = split(existing)[1] if split is not None and self.keep_previous else ()
+        for path in superseded:
+            if path not in keep:
+                tx.remove(path)
+        return following
+
+
+@dataclass(frozen=True)
+class Job:
+    """One `write`, ready to run: validated, nothing begun."""
+
+    goal: Goal
+    source: Source
+    plan: Plan
+    max_workers: int | None
+    progress: Progress
+
+    def __call__(self) -> Snapshot:
+        tx = self.goal.open()
+        if getattr(tx, "committed", False):
+            return Snapshot(
+                tx.id, (self.goal.url,), tx.guarantee.strategy, 0, 0, reason="committed before"
+            )
+        with tx, reporter(self.progress, blocks_of(self.plan), self.goal.url) as advance:
+            plan = self.goal.prepare(tx, self.plan)
+            write_into(tx, self.source, plan, max_workers=self.max_workers, progress=advance)
+            return tx.commit()
+
+
+def stream_of(
+    name: str,
+    layout: str | None,
+    shape: tuple[int, ...],
+    dtype: Any,
+    chunks: tuple[int, ...],
+    options: dict[str, Any],
+) -> tuple[Stream, Plan]:
+    module = layouts.choose(name, layout)
+    spec = ArraySpec(tuple(shape), np.dtype(dtype), uniform_grid(tuple(shape), tuple(chunks)))
+    if "shards" in module.OPTIONS:
+        options = {**options, "chunks": tuple(chunks)}
+    plan: Plan = module.plan(name, spec, **options)
+    if plan.grid != spec.grid:
+        raise UsageError(
+            f"{name} can't be written in chunks of {tuple(chunks)}: it needs {plan.grid} along its axes"
+        )
+    return Stream(spec, plan), plan
+
+
+def is_there(tx: Transaction, path: str) -> bool:
+    try:
+        tx.read(path, 0, 1)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def name_of(url: str) -> str:
+    name = url.rstrip("/").replace(os.sep, "/").rpartition("/")[2]
+    if not name or name in (".", "..") or name.endswith(":"):
+        raise PathError(f"{url!r} names no file; give it a name, for example out/dem.vrt")
+    return name
+
+
+def sibling(url: str, name: str) -> str:
+    own = name_of(url)
+    return url[: len(url) - len(own)] + name
