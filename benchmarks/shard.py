@@ -50,9 +50,10 @@ def slab(place: Path) -> None:
 
 
 def child(name: str, place: Path) -> None:
+    import zarr
+
     import fstx
     import fstx.layouts.zarr3
-    import zarr
 
     variant = {"streamed": streamed, "slab": slab}[name]
     small = place / "warm"  # imports, thread pools and codecs are not the subject

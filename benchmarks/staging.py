@@ -13,9 +13,8 @@ import os
 import time
 from pathlib import Path
 
-from harness import interleave
-
 import fstx
+from harness import interleave
 
 
 def plain(place: Path, files: int, data: bytes, *, sync: bool) -> None:

@@ -17,9 +17,9 @@ from pathlib import Path
 import dask.array as da
 import imagecodecs
 import numpy as np
-from harness import interleave
 
 import fstx
+from harness import interleave
 
 SIDE, CHUNK, LEVEL = 4096, 256, 3
 

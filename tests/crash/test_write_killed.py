@@ -47,7 +47,7 @@ def dem() -> np.ndarray:
 
 
 def run_child(url: Path, kind: str, fatal: str, when: int, overwrite: bool = False) -> int:
-    return subprocess.run(
+    done = subprocess.run(
         [
             sys.executable,
             "-c",
@@ -62,7 +62,10 @@ def run_child(url: Path, kind: str, fatal: str, when: int, overwrite: bool = Fal
         capture_output=True,
         timeout=60,
         check=False,
-    ).returncode
+    )
+    if fatal == "SIGINT":
+        assert b"KeyboardInterrupt" in done.stderr
+    return done.returncode
 
 
 def read(url: Path) -> np.ndarray:

@@ -57,7 +57,7 @@ def read(place: Path) -> np.ndarray:
         return opened.read(1)
 
 
-class Boom(Exception):
+class BoomError(Exception):
     """The failure that a test injects."""
 
 
@@ -76,7 +76,7 @@ def failing_tile(monkeypatch: pytest.MonkeyPatch):
         try:
             time.sleep(random.uniform(0, 0.004))
             if mine == state["k"]:
-                raise Boom(f"tile {mine}")
+                raise BoomError(f"tile {mine}")
             return original(self, *args, **kwargs)
         finally:
             with lock:
@@ -120,7 +120,7 @@ def test_a_failing_tile_leaves_nothing_and_a_retry_works(
 ) -> None:
     """A4, A5, A7, A11, A12: nothing left, no writer running, the first failure raised, retry equal."""
     failing_tile["k"] = k
-    with pytest.raises(Boom, match=f"tile {k}"):
+    with pytest.raises(BoomError, match=f"tile {k}"):
         fstx.write(make(), tmp_path / "o.vrt", **KW)
     assert failing_tile["running"] == 0
     assert listing(tmp_path) == []
@@ -135,7 +135,7 @@ def test_a_failing_dask_tile_settles_fifty_times(tmp_path: Path, failing_tile) -
     for round_ in range(50):
         failing_tile["attempts"] = 0
         failing_tile["k"] = 1 + round_ % 9
-        with pytest.raises(Boom):
+        with pytest.raises(BoomError):
             fstx.write(dask_input(), tmp_path / "o.vrt", max_workers=4, **KW)
         assert failing_tile["running"] == 0
         assert listing(tmp_path) == []
@@ -144,7 +144,7 @@ def test_a_failing_dask_tile_settles_fifty_times(tmp_path: Path, failing_tile) -
 def test_the_failure_keeps_its_frame_and_names_its_tile(tmp_path: Path, failing_tile) -> None:
     """A13, A16: traceback of the failing write, a note with the block; no new write after it."""
     failing_tile["k"] = 2
-    with pytest.raises(Boom) as caught:
+    with pytest.raises(BoomError) as caught:
         fstx.write(dask_input(), tmp_path / "o.vrt", max_workers=1, **KW)
     frames = "".join(traceback.format_exception(caught.value))
     assert "in encode" in frames
@@ -157,12 +157,12 @@ def test_a_failing_chunk_computation_obeys_the_same(tmp_path: Path) -> None:
 
     def bad(block: np.ndarray, block_info=None) -> np.ndarray:
         if block_info and block_info[0]["chunk-location"] == (1, 1):
-            raise Boom("upstream")
+            raise BoomError("upstream")
         time.sleep(0.002)
         return block
 
     array = da.map_blocks(bad, dask_input(), dtype="f4", meta=np.empty((0, 0), "f4"))
-    with pytest.raises(Boom, match="upstream"):
+    with pytest.raises(BoomError, match="upstream"):
         fstx.write(array, tmp_path / "o.vrt", **KW)
     assert listing(tmp_path) == []
     assert not [t for t in threading.enumerate() if t.name.startswith("fstx")]
@@ -206,10 +206,10 @@ def test_a_failing_index_leaves_no_tiles(tmp_path: Path, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
 
         def boom(*_: object) -> None:
-            raise Boom("index")
+            raise BoomError("index")
 
         patch.setattr(vrt.VrtPlan, "finish", boom)
-        with pytest.raises(Boom, match="index"):
+        with pytest.raises(BoomError, match="index"):
             fstx.write(data(), tmp_path / "o.vrt", **KW)
     assert listing(tmp_path) == []
     fstx.write(data(), tmp_path / "o.vrt", **KW)
@@ -429,7 +429,7 @@ def test_overwrite_replaces_zarr_stores_only(url: str, foreign: str, tmp_path: P
     place = url.rpartition("/")[0] + "/" + foreign
     with fsspec.open(place, "wb", auto_mkdir=True) as file:
         file.write(b"mine")
-    with pytest.raises(fstx.TargetExistsError, match="zarr.json"):
+    with pytest.raises(fstx.TargetExistsError, match=r"zarr\.json"):
         fstx.write(data(), url, overwrite=True)
     with fsspec.open(place, "rb") as file:
         assert file.read() == b"mine"

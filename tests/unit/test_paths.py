@@ -12,7 +12,8 @@ from fstx.paths import check_path, fold, is_below, parents
 
 @pytest.mark.parametrize(
     "path",
-    ["a", "a/b", "a.b/c-d", "...", "..a", "a..", "é/ü", " ", "a b", ".hidden", ".fstx2/x", "x" * 255, "~", "%2e%2e"],
+    ["a", "a/b", "a.b/c-d", "...", "..a", "a..", "é/ü", " ", "a b", ".hidden",
+     ".fstx2/x", "x" * 255, "~", "%2e%2e"],
 )  # fmt: skip
 def test_good(path: str) -> None:
     """PATH-1: what may be staged comes back as it was given."""
