@@ -89,7 +89,7 @@ def guarantee(
         atomic_set = (
             False,
             "several renames in place: readers may meet old and new files until they are done; "
-            "name an entry=, write a new tree, or use tx::",
+            "name an entry=, or write a new tree",
             "",
         )
     data = durability == "data"
@@ -125,7 +125,7 @@ def guarantee(
         ),
         (Capability.FENCED, True, "recovery renames the staging area away first", ""),
         (Capability.REMOTE_STAGING, True, "any process that sees this file system may stage", ""),
-        (Capability.SNAPSHOTS, False, "plain paths hold one version; use tx::", ""),
+        (Capability.SNAPSHOTS, False, "plain paths hold one version", ""),
     ]
     notes = _notes(mode, strategy, abilities, windows)
     promises = tuple(Promise(c, kept, why, proof if kept else "") for c, kept, why, proof in rows)

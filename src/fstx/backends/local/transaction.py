@@ -289,12 +289,14 @@ class LocalTransaction(BaseTransaction):
                 raise self._error("conflict", complaint)
             return Snapshot(self.id, urls, "none", 0, 0)
         strategy, how = strategy_at_commit([e.item for e in entries], self._abilities)
-        weaker = what_is_lost(strategy, len(entries), self._entry, self._require)
+        weaker = what_is_lost(strategy, entries, self._entry, self._require)
         if weaker:
             if held is not None:
                 held.release()
             self._give_up()
-            raise self._error("conflict", f"what came to {self.url} since begin {weaker}")
+            raise self._error(
+                "conflict", f"what is at {self.url} by now, or is removed and staged anew, {weaker}"
+            )
         performer = self._performer(entries, strategy, how)
         performer.may_replan = may_replan
         if held is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fstx.backends.local.records import Entry
 from fstx.errors import (
     CommitError,
     ConflictError,
@@ -14,13 +15,15 @@ from fstx.types import Capability, Mode
 
 
 def what_is_lost(
-    strategy: str, items: int, entry: str | None, require: frozenset[Capability]
+    strategy: str, entries: tuple[Entry, ...], entry: str | None, require: frozenset[Capability]
 ) -> str:
     """Why what was required can't be kept by the strategy that the commit needs; empty if it can."""
+    going = {(e.root, e.rest) for e in entries if e.kind is v.Kind.REMOVE}
+    gap = any((e.root, e.rest) in going for e in entries if e.kind is v.Kind.PUBLISH)
     lost = []
-    if strategy in ("redo", "swap") and items > 1 and entry is None:
+    if strategy in ("redo", "swap") and len(entries) > 1 and entry is None:
         lost += [c for c in (Capability.ATOMIC_SET,) if c in require]
-    if strategy == "swap":
+    if strategy == "swap" or gap:  # a directory removed and staged anew is absent in between
         lost += [c for c in (Capability.NO_GAP,) if c in require]
     return f"leaves no way to keep {', '.join(lost)}" if lost else ""
 
