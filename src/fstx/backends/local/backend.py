@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from fstx.backends.base import wrap_storage_error
-from fstx.backends.local.control import CLAIM, REF, TEMPORARY, Control, boot_id
+from fstx.backends.local.control import CLAIM, REF, TEMPORARY, Control, boot_id, names_from
 from fstx.backends.local.items import Target, identity, is_empty_tree
 from fstx.backends.local.perform import LOCK_WAIT_S
 from fstx.backends.local.probe import leaves_mount, probe
@@ -148,7 +148,6 @@ class LocalBackend:
             except BaseException:
                 for control in self._controls:
                     control.leave()
-                self._remove_empty(created)
                 raise
 
     def recover(self) -> Recovery:
@@ -253,7 +252,7 @@ class LocalBackend:
         if self._ops.lstat(path) is None:
             return False
         targets = unseal(self._ops.read_file(path, LIMIT_BYTES), path).get("targets")
-        names = sorted(os.path.basename(p) for p in self._paths)
+        names = names_from(self._control.parent, self._paths)
         if targets is not None and targets != names:
             raise UsageError(
                 f"the id {id!r} was used for other targets ({', '.join(map(str, targets))}); "
@@ -432,12 +431,15 @@ class LocalBackend:
 
     @contextlib.contextmanager
     def _parents_there(self, *, keep: bool, durable: bool) -> Iterator[list[str]]:
-        """Missing parents are made; removed again unless they are to be kept."""
+        """Missing parents are made; removed again after an error, or unless they are to be kept."""
         created: list[str] = []
         try:
             for control in self._controls:
                 self._make_parent(control.parent, created, durable=durable)
             yield created
+        except BaseException:
+            keep = False
+            raise
         finally:
             if not keep:
                 self._remove_empty(created)

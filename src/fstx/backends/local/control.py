@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from fstx.backends.base import wrap_storage_error
 from fstx.backends.ops import FileKind, LockHandle, Ops
@@ -243,6 +243,11 @@ def is_tree(ops: Ops, path: str) -> bool:
     """True for a directory itself, not for a link to one."""
     stat = ops.lstat(path)
     return stat is not None and stat.kind is FileKind.TREE
+
+
+def names_from(parent: str, targets: Iterable[str]) -> list[str]:
+    """Targets as a receipt names them: relative to the home, so that the whole may be moved; sorted."""
+    return sorted(os.path.relpath(t, parent).replace(os.sep, "/") for t in targets)
 
 
 def boot_id() -> str:

@@ -12,7 +12,7 @@ import platform
 from typing import Any, cast
 
 from fstx import machines
-from fstx.backends.local.control import REF, Control, boot_id, remove_tree
+from fstx.backends.local.control import REF, Control, boot_id, names_from, remove_tree
 from fstx.backends.local.items import identity
 from fstx.backends.local.journals import home_of, read_records, read_ref, same
 from fstx.backends.local.perform import Performer
@@ -288,7 +288,7 @@ class Recoverer:
         if area is None:
             return False
         targets = _targets_of(control, area)
-        return targets is None or any(t in (self._only or ()) for t in targets)
+        return targets is None or any(os.path.basename(t) in (self._only or ()) for t in targets)
 
 
 def _as_recovery_error(error: Exception, control: Control, txid: str) -> RecoveryError:
@@ -322,8 +322,8 @@ def _owner_of(control: Control, area: str) -> dict[str, Any]:
 
 
 def _targets_of(control: Control, area: str) -> list[str] | None:
-    """Names of the targets, sorted; None where the owner doesn't tell."""
+    """Targets as a receipt names them; None where the owner doesn't tell."""
     targets = _owner_of(control, area).get("targets")
     if not isinstance(targets, list) or not all(isinstance(t, str) for t in targets):
         return None
-    return sorted(os.path.basename(t) for t in targets)
+    return names_from(control.parent, targets)

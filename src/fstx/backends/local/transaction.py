@@ -6,11 +6,12 @@ import contextlib
 import os
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from fstx import machines
 from fstx.backends.base import BaseTransaction, wrap_storage_error
-from fstx.backends.local.control import Control
+from fstx.backends.local.control import Control, names_from
 from fstx.backends.local.items import (
     Itemizer,
     Target,
@@ -267,62 +268,52 @@ class LocalTransaction(BaseTransaction):
 
     def _publish_as_planned(self, held: Performer | None, *, may_replan: bool) -> Snapshot:
         """Make items of what is staged, and commit them. `held`: holds the locks of a plan before."""
+        performer: Performer | None = None
         try:
-            entries = self._items.entries(self._changes)
-        except BaseException:
+            performer, machine, snapshot = self._planned(held)
+            if performer is not None:
+                performer.may_replan = may_replan
+                outcome = performer.run(machine, machine.start())
+        except Replan:
+            raise Replanned(cast(Performer, performer)) from None
+        except BaseException as error:
+            if performer is not None:
+                self._settle(performer, machine, error, snapshot)
+                raise
             if held is not None:
                 held.release()
             self._give_up()
             raise
-        size_bytes = self._changes.size_bytes
-        count = len(self._changes.staged)
-        changed = {(e.parent, e.name) for e in entries}
-        urls = tuple(t.path for t in self._targets if (t.parent, t.name) in changed)
+        if performer is None:
+            if held is not None:
+                held.release()
+            self._give_up()
+            return snapshot
+        return self._conclude(outcome, performer, snapshot)
+
+    def _planned(self, held: Performer | None) -> tuple[Performer | None, Any, Snapshot]:
+        """Hands and machine of this commit, and what it will have published; no hands for nothing."""
+        entries = self._items.entries(self._changes)
         if not entries and (self._caller_id is None or self._changes):
             complaint = self._base_changed()
             if not complaint and self._changes.staged:
                 complaint = "the target came and went while it was published"
-            if held is not None:
-                held.release()
-            self._give_up()
             if complaint:
                 raise self._error("conflict", complaint)
-            return Snapshot(self.id, urls, "none", 0, 0)
+            return None, None, Snapshot(self.id, (), "none", 0, 0)
         strategy, how = strategy_at_commit([e.item for e in entries], self._abilities)
-        weaker = what_is_lost(strategy, entries, self._entry, self._require)
-        if weaker:
-            if held is not None:
-                held.release()
-            self._give_up()
-            raise self._error(
-                "conflict", f"what is at {self.url} by now, or is removed and staged anew, {weaker}"
-            )
-        performer = self._performer(entries, strategy, how)
-        performer.may_replan = may_replan
-        if held is not None:
-            performer.locks, performer.locked = held.locks, held.locked
+        if weaker := what_is_lost(strategy, entries, self._entry, self._require):
+            raise self._error("conflict", f"what came to {self.url} since begin {weaker}")
         machine = machines.build(
             strategy, tuple(e.item for e in entries), how=cast(Any, how or "create"), strict=True
         )
-        try:
-            outcome = performer.run(machine, machine.start())
-        except Replan:
-            raise Replanned(performer) from None
-        except BaseException as interrupt:
-            self._settle(performer, machine, interrupt, urls)
-            raise
-        return self._conclude(
-            outcome,
-            performer,
-            strategy,
-            Snapshot(
-                self.id,
-                urls,
-                strategy,
-                count,
-                size_bytes,
-            ),
-        )
+        changed = {(e.parent, e.name) for e in entries}
+        urls = tuple(t.path for t in self._targets if (t.parent, t.name) in changed)
+        count, size_bytes = len(self._changes.staged), self._changes.size_bytes
+        performer = self._performer(entries, strategy, how)
+        if held is not None:
+            performer.locks, performer.locked = held.locks, held.locked
+        return performer, machine, Snapshot(self.id, urls, strategy, count, size_bytes)
 
     def _performer(self, entries: tuple[Entry, ...], strategy: str, how: str) -> Performer:
         own = self._control.parent
@@ -364,7 +355,7 @@ class LocalTransaction(BaseTransaction):
             receipt={
                 "id": self._caller_id,
                 "strategy": strategy,
-                "targets": sorted(t.name for t in self._targets),
+                "targets": names_from(self._control.parent, [t.path for t in self._targets]),
                 "paths": len(self._changes.staged),
                 "size_bytes": self._changes.size_bytes,
             },
@@ -406,22 +397,12 @@ class LocalTransaction(BaseTransaction):
                 return f"what {place} holds was changed by another writer"
         return None
 
-    def _conclude(
-        self, outcome: v.Outcome, performer: Performer, strategy: str, snapshot: Snapshot
-    ) -> Snapshot:
+    def _conclude(self, outcome: v.Outcome, performer: Performer, snapshot: Snapshot) -> Snapshot:
         because = performer.complaint or (str(performer.cause) if performer.cause else "")
         match outcome:
             case v.Committed(pending=True):
                 self._release(performer)
-                return Snapshot(
-                    snapshot.txid,
-                    snapshot.urls,
-                    strategy,
-                    snapshot.paths,
-                    snapshot.size_bytes,
-                    pending=True,
-                    reason=because,
-                )
+                return replace(snapshot, pending=True, reason=because)
             case v.Committed():
                 self._release(performer)
                 self._remove_created()  # of a target that nothing was staged for
@@ -442,7 +423,7 @@ class LocalTransaction(BaseTransaction):
         return commit_error(reason, because, mode=self._mode, txid=self.id, url=self.url)
 
     def _settle(
-        self, performer: Performer, machine: Any, interrupt: BaseException, urls: tuple[str, ...]
+        self, performer: Performer, machine: Any, interrupt: BaseException, snapshot: Snapshot
     ) -> None:
         """Ctrl-C inside commit: decide now, by the way of recovery, and say which way it went."""
         try:
@@ -455,7 +436,7 @@ class LocalTransaction(BaseTransaction):
             return
         if isinstance(outcome, v.Committed):
             self._state = "committed"
-            self._snapshot = Snapshot(self.id, urls, performer.body.strategy, 0, 0)
+            self._snapshot = snapshot
             interrupt.add_note(f"transaction {self.id} is committed")
         elif isinstance(outcome, v.Aborted):
             interrupt.add_note(f"transaction {self.id} was rolled back")
