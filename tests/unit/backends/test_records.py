@@ -78,7 +78,10 @@ ENTRIES = st.builds(
 @given(st.lists(ENTRIES, max_size=4), st.sampled_from(["swap", "redo"]), st.booleans())
 def test_round_trip(entries: list[Entry], strategy: str, flag: bool) -> None:
     """Whatever names there are: one line, and the same body again."""
-    body = replace(BODY, entries=tuple(entries), strategy=strategy, strict=flag, keyed=not flag)
+    roots = tuple(Root(e.parent, e.name, (1, 2, 0, 0)) for e in entries if e.rest)
+    body = replace(
+        BODY, entries=tuple(entries), roots=roots, strategy=strategy, strict=flag, keyed=not flag
+    )
     line = encode(body)
     assert line.count(b"\n") == 1
     assert decode(line, "x") == body
@@ -121,6 +124,27 @@ def test_any_item(value: object) -> None:
     known = unseal(GOLDEN, "x")
     for item in (value, *({**known["items"][0], m: value} for m in known["items"][0])):
         assert "/some/where" in complaint(seal({**known, "items": [item]}))
+
+
+@pytest.mark.parametrize(
+    ("root", "says"),
+    [
+        ({"parent": "/other", "name": "scene", "base": [1, 2, 0, 0]}, "root that no item lies in"),
+        ({"parent": "", "name": "../scene", "base": [1, 2, 0, 0]}, "root that no item lies in"),
+        ({"parent": "", "name": "scene", "base": None}, "root 0 has no identity"),
+        ({"parent": "", "name": "scene"}, "lacks the member 'base'"),
+        ("scene", "root 0 is not an object"),
+    ],
+)
+def test_odd_roots(root: object, says: str) -> None:
+    """REC-2, PATH-5: a root is the target of an item, with an identity; no other place is looked at."""
+    assert says in complaint(seal({**unseal(GOLDEN, "x"), "roots": [root]}))
+
+
+@given(JSON)
+def test_any_root(value: object) -> None:
+    """REC-2: a root of any JSON value is taken or refused by name."""
+    assert "/some/where" in complaint(seal({**unseal(GOLDEN, "x"), "roots": [value]}))
 
 
 def test_newer_format() -> None:

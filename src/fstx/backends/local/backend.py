@@ -248,6 +248,7 @@ class LocalBackend:
 
     def _is_done(self, id: str, txid: str) -> bool:
         """True when this id committed; UsageError if that was to other targets."""
+        self._control.refuse_links()
         path = self._control.receipt(txid)
         if self._ops.lstat(path) is None:
             return False

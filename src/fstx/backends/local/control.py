@@ -92,6 +92,15 @@ class Control:
         """The folder of the targets' locks, made where it is missing."""
         self._make_folder(self.locks)
 
+    def make_done(self) -> None:
+        """The folder of the receipts, made where it is missing."""
+        self._make_folder(self.done)
+
+    def refuse_links(self) -> None:
+        """StorageError where receipts would be written through a link."""
+        if self.ops.lstat(self.done) is not None:
+            self.make_done()
+
     def _make_folder(self, path: str) -> None:
         try:
             self.ops.mkdir(path)

@@ -207,9 +207,7 @@ class Performer:
         self.release()  # an interrupted commit that settles itself may hold some already
         for parent, path in sorted(wanted):
             control = by_parent[parent]
-            with contextlib.suppress(FileExistsError):
-                if control.ops.lstat(control.locks) is None:
-                    control.ops.mkdir(control.locks)
+            control.make_locks()
             handle = control.ops.lock(path, wait_s=LOCK_WAIT_S)
             if handle is None:
                 self.complaint = (
@@ -306,13 +304,13 @@ class Performer:
             return
         ops = self.control.ops
         path = self.control.receipt(self.txid)
-        if ops.lstat(path) is not None:  # by the run that was interrupted before the area went
+        missing = ops.lstat(self.control.done) is None
+        self.control.make_done()
+        if missing:
+            self._sync_dir(self.control.path)
+        elif ops.lstat(path) is not None:  # by the run that was interrupted before the area went
             self._sync_dir(self.control.done)
             return
-        if ops.lstat(self.control.done) is None:
-            with contextlib.suppress(FileExistsError):
-                ops.mkdir(self.control.done)
-            self._sync_dir(self.control.path)
         self._write(path + ".tmp", seal({"format": 1, "txid": self.txid, **self.receipt}))
         ops.replace_file(path + ".tmp", path)
         self._sync_dir(self.control.done)

@@ -132,6 +132,10 @@ def decode(line: bytes, where: str) -> RecordBody:
     strategy = get.one_of("strategy", ("rename", "swap", "redo"))
     if strategy == "rename" and len(items) != 1:
         raise RecoveryError(f"{where}: strategy 'rename' has {len(items)} items, not one")
+    entries = tuple(_entry(i, f"{where} item {n}") for n, i in enumerate(items))
+    roots = tuple(_root(r, f"{where} root {n}") for n, r in enumerate(get.of("roots", list)))
+    if not {(r.parent, r.name) for r in roots} <= {(e.parent, e.name) for e in entries}:
+        raise RecoveryError(f"{where} has a root that no item lies in")
     return RecordBody(
         txid=get.of("txid", str),
         strategy=strategy,
@@ -139,8 +143,8 @@ def decode(line: bytes, where: str) -> RecordBody:
         strict=get.of("strict", bool),
         keyed=get.of("keyed", bool),
         durability=get.one_of("durability", ("none", "data")),
-        entries=tuple(_entry(i, f"{where} item {n}") for n, i in enumerate(items)),
-        roots=tuple(_root(r, f"{where} root {n}") for n, r in enumerate(get.of("roots", list))),
+        entries=entries,
+        roots=roots,
     )
 
 
