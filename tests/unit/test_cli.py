@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from PIL import Image
 
 import fstx
 from fstx.cli import main
-from fstx.cli.exits import exit_code, sentence
+from fstx.cli.exits import exit_code, guarded, in_flags, sentence
 from fstx.cli.readers import LAZY_FROM_BYTES, kind_of, opened
 from fstx.cli.report import size_text
 
@@ -87,12 +88,12 @@ def test_existing_target_is_3_and_stays(
     ("arguments", "named"),
     [
         (["--chunks", "a,b"], "--chunks"),
-        (["--layout", "cog"], "layout='cog'"),
+        (["--layout", "cog"], "--layout 'cog'"),
         (["--transform", "1,2"], "--transform"),
         (["--nodata", "x"], "--nodata"),
         (["--option", "novalue"], "--option"),
-        (["--max-workers", "0"], "max_workers"),
-        (["--durability", "some"], "durability='some'"),
+        (["--max-workers", "0"], "--max-workers"),
+        (["--durability", "some"], "--durability 'some'"),
         (["--require", "MAGIC"], "MAGIC"),
         (["--require", "SNAPSHOTS"], "SNAPSHOTS"),
         (["--compression", "rar"], "rar"),
@@ -378,3 +379,255 @@ def test_sizes_are_readable() -> None:
     """Protects the report: units change where they should."""
     texts = [size_text(n) for n in (0, 999, 1000, 999_949, 999_950, 1_500_000, 2_000_000_000)]
     assert texts == ["0 B", "999 B", "1.0 kB", "999.9 kB", "1.0 MB", "1.5 MB", "2.0 GB"]
+
+
+@pytest.mark.parametrize("suffix", ["vrt", "zarr"])
+def test_strips_become_square_blocks(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Protects against one file per strip: a large striped TIFF is written in blocks of 1024 x 1024."""
+    monkeypatch.setattr("fstx.cli.tiff.LAZY_FROM_BYTES", 1)
+    path, target = tmp_path / "s.tif", tmp_path / f"o.{suffix}"
+    values = np.arange(1100 * 1200, dtype=np.uint32).reshape(1100, 1200)
+    tifffile.imwrite(path, values, rowsperstrip=3, compression="zlib")
+    with opened(str(path)) as loaded:
+        assert loaded.array.chunks == ((1024, 76), (1024, 176))
+    assert _main(capsys, "write", str(path), str(target))[0] == 0
+    if suffix == "vrt":
+        assert len(list((tmp_path / "o_tiles").rglob("*.tif"))) == 4
+        tile = tifffile.imread(tmp_path / "o_tiles" / "tile_01_01.tif")
+        assert np.array_equal(tile, values[1024:, 1024:])
+    else:
+        written = zarr.open_array(target, mode="r")
+        assert written.chunks == (1024, 1024)
+        assert np.array_equal(np.asarray(written), values)
+
+
+def test_blocks_keep_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects colours: bands of a large TIFF stay together, planes stay apart, and values equal."""
+    monkeypatch.setattr("fstx.cli.tiff.LAZY_FROM_BYTES", 1)
+    values = np.random.default_rng(2).integers(0, 255, (40, 1030, 3), dtype=np.uint8)
+    for planar, data in (("contig", values), ("separate", np.moveaxis(values, -1, 0))):
+        path = tmp_path / f"{planar}.tif"
+        tifffile.imwrite(path, data, photometric="rgb", planarconfig=planar, rowsperstrip=7)
+        with opened(str(path)) as loaded:
+            assert loaded.array.shape == data.shape
+            assert np.array_equal(loaded.array.compute(), data)
+
+
+def test_what_zarr_says_and_is_lost_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Protects against silent loss: attributes, fill value and names without a place are in one note."""
+    first, plain = tmp_path / "a.zarr", tmp_path / "p.zarr"
+    says = {"attributes": {"unit": "m"}, "fill_value": -9, "dimension_names": ("y", "x")}
+    fstx.write(DATA, first, chunks=(16, 16), **says)
+    fstx.write(DATA, plain, chunks=(16, 16))
+    for suffix in ("vrt", "npy"):
+        code, _, err = _main(capsys, "write", str(first), str(tmp_path / f"o.{suffix}"))
+        assert code == 0
+        assert f"no place for attributes, fill value, dimension names of {first}" in err
+    code, _, err = _main(capsys, "write", str(plain), str(tmp_path / "p.npy"))
+    assert (code, err) == (0, "")
+
+
+def test_palette_of_a_tiff_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Protects against silent loss: the numbers of a palette TIFF are kept, the loss of colours is said."""
+    path = tmp_path / "p.tif"
+    values = (DATA % 7).astype(np.uint8)
+    colours = np.random.default_rng(3).integers(0, 65535, (3, 256), dtype=np.uint16)
+    tifffile.imwrite(path, values, photometric="palette", colormap=colours)
+    code, _, err = _main(capsys, "write", str(path), str(tmp_path / "o.npy"))
+    assert code == 0
+    assert "colour table" in err
+    assert np.array_equal(np.load(tmp_path / "o.npy"), values)
+
+
+def _placed_tiff(path: Path, *tags: tuple[int, int, int, tuple[float, ...], bool]) -> bytes:
+    keys = (1, 1, 0, 2, 1024, 0, 1, 1, 3072, 0, 1, 32633)
+    tifffile.imwrite(path, DATA, extratags=[*tags, (34735, 3, len(keys), keys, True)])
+    return path.read_bytes()
+
+
+UPRIGHT = ((33550, 12, 3, (30.0, 30.0, 0.0), True), (33922, 12, 6, (0, 0, 0, 5e5, 4e6, 0), True))
+ROTATED = (34264, 12, 16, (7, 7, 0, 5e5, 7, -7, 0, 4e6, *[0] * 7, 1), True)
+
+
+@pytest.mark.parametrize("code", [33550, 33922, 34735])
+def test_unreadable_place_is_2(
+    code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Protects against rasters that lose their place: a geo tag that can't be read is an error, one line."""
+    path = tmp_path / "d.tif"
+    whole = bytearray(_placed_tiff(path, *UPRIGHT))
+    with tifffile.TiffFile(path) as tiff:
+        at = tiff.pages.first.tags[code].offset + 8
+    whole[at : at + 4] = (10**8).to_bytes(4, "little")
+    path.write_bytes(whole)
+    for suffix in ("vrt", "npy"):
+        done, out, err = _main(capsys, "write", str(path), str(tmp_path / f"o.{suffix}"))
+        assert (done, out) == (2, "")
+        assert err.count("\n") == 1
+        assert f"tag {code}" in err
+    given = ("--transform", "0,1,0,0,0,-1", "--crs", "EPSG:32633")
+    assert _main(capsys, "write", str(path), str(tmp_path / "o.vrt"), *given)[0] == 0
+
+
+def test_pixels_cut_off_are_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Protects against half a raster: a TIFF without its last pixels is an error, in one line, no log."""
+    path = tmp_path / "c.tif"
+    tifffile.imwrite(path, DATA)
+    path.write_bytes(path.read_bytes()[:-100])
+    code, _, err = _main(capsys, "write", str(path), str(tmp_path / "o.npy"))
+    assert code == 2
+    assert f"SRC {path}" in err
+    assert err.count("\n") == 1
+    assert not caplog.records
+
+
+def test_rotated_tiff_has_ways_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Protects rotated rasters: refused by name as a mosaic, copied where no place is kept, or overridden."""
+    path = tmp_path / "r.tif"
+    _placed_tiff(path, ROTATED)
+    code, _, err = _main(capsys, "write", str(path), str(tmp_path / "a.vrt"))
+    assert code == 2
+    assert "rotated" in err
+    assert "--transform" in err
+    for target in ("a.npy", "a.zarr"):
+        code, _, err = _main(capsys, "write", str(path), str(tmp_path / target))
+        assert code == 0, err
+        assert "rotated" in err
+    code, _, err = _main(capsys, "write", str(path), str(tmp_path / "b.vrt"), "--crs", "none")
+    assert code == 0, err
+    assert "rotated" in err
+    for n, place in enumerate(("0,1,0,0,0,-1", "none")):
+        target = str(tmp_path / f"c{n}.vrt")
+        code, _, err = _main(capsys, "write", str(path), target, "--transform", place)
+        assert code == 0, err
+        assert ("GeoTransform" in Path(target).read_text()) == (place != "none")
+        assert ("32633" in Path(target).read_text()) == (place != "none")
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"crs": np.array(["EPSG:4326", "EPSG:3857"])}, "'crs' has 2 elements"),
+        ({"crs": np.array(b"\xff\xfe")}, "'crs' is b"),
+        ({"epsg": np.array(1.5)}, "'epsg' is 1.5"),
+        ({"crs": np.array("no such")}, "'crs' of SRC"),
+        ({"transform": np.array(list("abcdef"))}, "'transform' holds"),
+    ],
+)
+def test_npz_keys_are_named(
+    keys: dict[str, Any], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Protects who must mend an .npz: file and key are named, exit code 2; --crs overrides a bad CRS."""
+    path, target = tmp_path / "a.npz", str(tmp_path / "o.vrt")
+    place = {"transform": (5e5, 30.0, 0, 4e6, 0, -30.0)}
+    np.savez(path, z=DATA, **(place | keys))
+    code, _, err = _main(capsys, "write", str(path), target)
+    assert code == 2
+    assert named in err
+    assert str(path) in err
+    if "transform" not in keys:
+        assert _main(capsys, "write", str(path), target, "--crs", "EPSG:32633")[0] == 0
+
+
+def test_npz_bytes_vectors_and_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Protects .npz of other programs: a CRS in bytes, a small raster beside a vector, an empty file."""
+    path = tmp_path / "a.npz"
+    place = (5e5, 30.0, 0, 4e6, 0, -30.0)
+    np.savez(path, z=DATA[:3, :4], x=np.arange(99), transform=place, crs=b"EPSG:32633")
+    with opened(str(path)) as loaded:
+        assert loaded.array.shape == (3, 4)
+        assert loaded.options["crs"] == "EPSG:32633"
+    np.savez(path)
+    code, _, err = _main(capsys, "write", str(path), str(tmp_path / "o.npy"))
+    assert code == 2
+    assert f"SRC {path} holds no array" in err
+
+
+def test_missing_scheme_of_a_source_is_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Protects newcomers: a source on storage whose package is missing says what to install."""
+
+    def absent(*_: Any, **__: Any) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(zarr, "open", absent)
+    code, _, err = _main(capsys, "write", "s3://b/x.zarr", str(tmp_path / "q.zarr"))
+    assert code == 2
+    assert "pip install 'fsspec[s3]'" in err
+
+
+def test_nested_groups_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Protects nested Zarr groups: arrays below groups are listed and chosen by their path."""
+    group = zarr.open_group(tmp_path / "g.zarr", mode="w")
+    group.create_array("u", data=DATA)
+    group.create_group("low").create_array("v", data=DATA + 1)
+    source, target = str(tmp_path / "g.zarr"), str(tmp_path / "o.npy")
+    code, _, err = _main(capsys, "write", source, target)
+    assert code == 2
+    assert "low/v (60, 80), u (60, 80)" in err
+    assert _main(capsys, "write", source, target, "--name", "low/v")[0] == 0
+    assert np.array_equal(np.load(target), DATA + 1)
+
+
+def test_messages_speak_the_command_line() -> None:
+    """Protects messages: keywords of the library become options, words in paths stay."""
+    assert in_flags("crs= without transform=: pass") == "--crs without --transform: pass"
+    assert (
+        in_flags("x exists (use mode='replace' or overwrite=True)") == "x exists (use --overwrite)"
+    )
+    assert (
+        in_flags("SRC level=3/a.tif or /d/crs=4/b is gone")
+        == "SRC level=3/a.tif or /d/crs=4/b is gone"
+    )
+
+
+@pytest.mark.parametrize(("leaves", "code"), [(False, 130), (True, 4)])
+def test_interrupt_is_honest(
+    leaves: bool, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Protects Ctrl-C during rollback: 130 only where nothing is left, else 4 and the way out."""
+    place = str(tmp_path / "a.vrt")
+    (tmp_path / ".fstx" / "another").mkdir(parents=True)
+
+    def work() -> int:
+        if leaves:
+            (tmp_path / ".fstx" / "mine").mkdir()
+        raise KeyboardInterrupt
+
+    heard = signal.getsignal(signal.SIGINT)
+    try:
+        assert guarded(work, as_json=False, debug=False, place=place) == code
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, heard)
+    err = capsys.readouterr().err
+    assert (f"fstx recover {place}" in err) == leaves
+    assert ("nothing is left" in err) == (not leaves)
+
+
+def test_interrupt_while_loading_is_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Protects an early Ctrl-C: no traceback while modules are loaded."""
+    found = builtins.__import__
+
+    def broken(name: str, *rest: Any, **more: Any) -> Any:
+        if name == "fstx.cli.app":
+            raise KeyboardInterrupt
+        return found(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", broken)
+    assert main(["demo"]) == 130
+    assert capsys.readouterr().err == "fstx: interrupted: nothing was begun\n"
+
+
+def test_demo_help_says_how_long(capsys: pytest.CaptureFixture[str]) -> None:
+    """Protects the same words in README and help."""
+    assert "less than 15 seconds" in _main(capsys, "demo", "--help")[1].lower()

@@ -5,6 +5,7 @@ Needs the extra ``cli``; without it `main` says so and returns 2.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -21,8 +22,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv
         Arguments without the program's name; None takes those of the process.
     """
+    heard = signal.getsignal(signal.SIGINT)
     try:
         from fstx.cli.app import run
+
+        return run(argv)
+    except KeyboardInterrupt:  # while modules were loaded; the commands catch their own
+        print("fstx: interrupted: nothing was begun", file=sys.stderr)
+        return 130
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
@@ -32,4 +39,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    return run(argv)
+    finally:
+        if argv is not None and signal.getsignal(signal.SIGINT) is not heard:
+            signal.signal(signal.SIGINT, heard)  # a caller in this process goes on

@@ -22,10 +22,10 @@ def lengths(option: str, text: str | None) -> int | tuple[int, ...] | None:
     return numbers[0] if len(numbers) == 1 else numbers
 
 
-def transform(text: str | None) -> tuple[float, ...] | None:
-    """Six numbers in GDAL's order ``x0,dx,0,y0,0,dy``."""
-    if text is None:
-        return None
+def transform(text: str | None) -> tuple[float, ...] | str | None:
+    """Six numbers in GDAL's order ``x0,dx,0,y0,0,dy``; ``none`` stays as it is."""
+    if text is None or text == "none":
+        return text
     parts = text.replace(",", " ").split()
     try:
         numbers = tuple(float(part) for part in parts)

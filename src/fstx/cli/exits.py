@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +21,8 @@ from fstx.errors import (
     TransactionError,
     UsageError,
 )
+from fstx.paths import CONTROL_NAME
+from fstx.registry import as_url, scheme_of
 
 OK = 0
 FAILED = 1
@@ -24,6 +30,11 @@ USAGE = 2
 CONFLICT = 3
 UNSETTLED = 4
 INTERRUPTED = 130
+
+_FLAGS = (
+    "chunks shards compression level crs transform nodata layout durability require max_workers id"
+)
+_KEYWORD = re.compile(rf"(?<![^\s(])({'|'.join(_FLAGS.split())})=(?!\S*[/\\])(?=(\S?))")
 
 
 def exit_code(error: BaseException) -> int:
@@ -58,15 +69,59 @@ def sentence(error: BaseException) -> str:
         notes.append("on the command line: --overwrite")
     if exit_code(error) == FAILED:
         notes.append("nothing was published; --debug shows the traceback")
-    return " ".join("; ".join([text, *notes]).split())
+    return in_flags(" ".join("; ".join([text, *notes]).split()))
 
 
-def guarded(work: Callable[[], int], *, as_json: bool, debug: bool) -> int:
-    """Run `work`; an error becomes one line on standard error and an exit code."""
+def in_flags(text: str) -> str:
+    """A message of the library in words of the command line: ``crs=`` becomes ``--crs``.
+
+    Words with a slash stay as they are: paths may look like keywords.
+    """
+    text = text.replace("use mode='replace' or overwrite=True", "use --overwrite")
+    text = text.replace("overwrite=True", "--overwrite").replace(
+        "use overwrite or", "use --overwrite or"
+    )
+    return _KEYWORD.sub(_flag, text)
+
+
+def _flag(match: re.Match[str]) -> str:
+    return f"--{match[1].replace('_', '-')}" + (" " if match[2] and match[2] not in ";,.):" else "")
+
+
+def held(place: str | None) -> frozenset[str]:
+    """What the control directory beside a local target holds, such as unsettled transactions."""
+    if place is None or scheme_of(as_url(place)) != "file":
+        return frozenset()
+    path = as_url(place).removeprefix("file://").rstrip("/")
+    top = os.path.join(os.path.dirname(path), CONTROL_NAME)
     try:
+        return frozenset([".", *os.listdir(top)])
+    except OSError:
+        return frozenset()
+
+
+def deaf() -> None:
+    """From here on Ctrl-C is not heard: what is left to do is to say how it ended."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def guarded(
+    work: Callable[[], int], *, as_json: bool, debug: bool, place: str | None = None
+) -> int:
+    """Run `work`; an error becomes one line on standard error and an exit code.
+
+    An interrupt is 130 only where it left nothing beside `place`, and else 4.
+    """
+    before: frozenset[str] = frozenset()
+    try:
+        before = held(place)
         return work()
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - the boundary to the shell
         code = exit_code(error)
+        if isinstance(error, KeyboardInterrupt):
+            deaf()
+            code = _interrupted(error, place, before)
         if debug:
             traceback.print_exc()
         print(f"fstx: {sentence(error)}", file=sys.stderr)
@@ -82,6 +137,16 @@ def guarded(work: Callable[[], int], *, as_json: bool, debug: bool) -> int:
                 }
             )
         return code
+
+
+def _interrupted(error: KeyboardInterrupt, place: str | None, before: frozenset[str]) -> int:
+    told = " ".join(getattr(error, "__notes__", ()))
+    unsettled = "not settled" in told or "could not be settled" in told
+    committed = "is committed" in told
+    if not unsettled and (committed or held(place) <= before):
+        return INTERRUPTED
+    error.add_note(f"something may be left: fstx recover {place} settles it")
+    return UNSETTLED
 
 
 def print_json(value: dict[str, Any]) -> None:

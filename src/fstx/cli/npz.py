@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
 
+from fstx.cli.loaded import Loaded
 from fstx.errors import UsageError
 
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
+_SAYS = ("transform", "geotransform", "bounds", *_EDGES, "dx", "dy", "crs", "epsg", "nodata")
 
 
-def read_npz(source: str, name: str | None) -> tuple[Any, dict[str, Any], list[str]]:
-    """Array, options for a raster, and notes.
+def read_npz(source: str, name: str | None, given: Container[str] = ()) -> Loaded:
+    """The array, and options for a raster but for those `given`.
 
     The array is the one called `name`, else the only one with two or more axes, else the only one.
     Georeferencing is taken from ``transform`` or ``geotransform``, or from ``bounds`` (xmin, ymin, xmax,
@@ -25,16 +28,15 @@ def read_npz(source: str, name: str | None) -> tuple[Any, dict[str, Any], list[s
             shapes = {key: _shape(file, key) for key in file.files}
             chosen = _choose(source, shapes, name)
             array = file[chosen]
-            small = {k: file[k] for k, s in shapes.items() if k != chosen and _size(s) <= 16}
+            small = {key: file[key] for key in _SAYS if key in shapes and key != chosen}
     except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         if isinstance(error, UsageError):
             raise
         raise UsageError(f"SRC {source} can't be read as .npz: {error}") from error
-    notes: list[str] = []
-    options: dict[str, Any] = {}
+    loaded = Loaded(array)
     if array.ndim in (2, 3):
-        options = _placed(small, array.shape, notes)
-    return array, options, notes
+        _place(source, small, loaded, given)
+    return loaded
 
 
 def _shape(file: Any, key: str) -> tuple[int, ...]:
@@ -56,10 +58,11 @@ def _choose(source: str, shapes: dict[str, tuple[int, ...]], name: str | None) -
         if name not in shapes:
             raise UsageError(f"--name {name!r} is not in {source}; there are: {listed}")
         return name
-    for axes in (2, 1, 0):
-        found = [key for key, shape in shapes.items() if len(shape) >= axes]
-        if axes == 2:
-            found = [key for key in found if _size(shapes[key]) > 16]
+    if not shapes:
+        raise UsageError(f"SRC {source} holds no array")
+    rasters = [key for key, shape in shapes.items() if len(shape) >= 2]
+    large = [key for key in rasters if _size(shapes[key]) > 16]  # a small one may be a transform
+    for found in (large, rasters, list(shapes)):
         if len(found) == 1:
             return found[0]
         if found:
@@ -67,28 +70,60 @@ def _choose(source: str, shapes: dict[str, tuple[int, ...]], name: str | None) -
     raise UsageError(f"SRC {source} holds several arrays; choose one by --name: {listed}")
 
 
-def _placed(small: dict[str, Any], shape: tuple[int, ...], notes: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _place(source: str, small: dict[str, Any], loaded: Loaded, given: Container[str]) -> None:
+    found, shape = loaded.options, loaded.array.shape
     for key in ("transform", "geotransform"):
         if key in small and small[key].size in (6, 9):
-            found["transform"] = tuple(float(v) for v in small[key].ravel())
-    edges = small.get("bounds")
-    if edges is None and all(key in small for key in _EDGES):
-        edges = np.array([small[key] for key in _EDGES])
-    if "transform" not in found and edges is not None and edges.size == 4:
-        found["transform"] = _of_edges([float(v) for v in edges.ravel()], shape, small)
-        if "crs" not in small and "epsg" not in small and _geographic(edges):
+            found["transform"] = _numbers(source, small, key)
+            loaded.origins["transform"] = f"{key!r} of SRC {source}"
+    edges = None
+    if "transform" not in found and "transform" not in given:
+        if "bounds" in small and small["bounds"].size == 4:
+            edges = np.array(_numbers(source, small, "bounds"))
+        elif all(key in small and small[key].size == 1 for key in _EDGES):
+            edges = np.array([_numbers(source, small, key)[0] for key in _EDGES])
+    if edges is not None:
+        found["transform"] = _of_edges([float(v) for v in edges], shape, small)
+        if "crs" not in small and "epsg" not in small and "crs" not in given and _geographic(edges):
             found["crs"] = "EPSG:4326"
-            notes.append(
+            loaded.notes.append(
                 "bounds are within degrees: taken for EPSG:4326 (--crs none says otherwise)"
             )
     for key in ("crs", "epsg"):
-        if key in small and small[key].size == 1 and "transform" in found:
-            value = small[key].item()
-            found["crs"] = value if isinstance(value, str) else int(value)
+        if key in small and "crs" not in given and ("transform" in found or "transform" in given):
+            found["crs"] = _crs(source, small, key)
+            loaded.origins["crs"] = f"{key!r} of SRC {source}"
     if "nodata" in small and small["nodata"].size == 1:
         found["nodata"] = small["nodata"].item()
-    return found
+        loaded.origins["nodata"] = f"'nodata' of SRC {source}"
+
+
+def _numbers(source: str, small: dict[str, Any], key: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(v) for v in small[key].ravel())
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"SRC {source}: {key!r} holds {small[key].dtype}, no numbers; pass --transform"
+        ) from error
+
+
+def _crs(source: str, small: dict[str, Any], key: str) -> str | int:
+    way_out = "pass --crs (EPSG:n, WKT, or none)"
+    if small[key].size != 1:
+        raise UsageError(
+            f"SRC {source}: {key!r} has {small[key].size} elements, not one; {way_out}"
+        )
+    value = small[key].item()
+    try:
+        if isinstance(value, bytes):
+            value = value.decode()
+        if isinstance(value, str):
+            return f"EPSG:{value}" if value.strip().isdigit() else value
+        if not isinstance(value, bool) and int(value) == value:
+            return int(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UsageError(f"SRC {source}: {key!r} is {value!r}, no CRS; {way_out}") from error
+    raise UsageError(f"SRC {source}: {key!r} is {value!r}, no CRS; {way_out}")
 
 
 def _of_edges(
@@ -106,12 +141,12 @@ def _of_edges(
 def _stated(small: dict[str, Any], key: str, computed: float) -> float:
     """The pixel size that the file states, if it fits its edges: it has fewer rounding errors."""
     if key in small and small[key].size == 1:
-        stated = abs(float(small[key].item()))
+        stated = abs(float(small[key].item())) if small[key].dtype.kind in "iuf" else 0.0
         if abs(stated - computed) <= 1e-6 * computed:
             return stated
     return computed
 
 
 def _geographic(edges: Any) -> bool:
-    x, y = np.abs(edges.ravel()[::2]), np.abs(edges.ravel()[1::2])
+    x, y = np.abs(edges[::2]), np.abs(edges[1::2])
     return bool((x <= 180).all() and (y <= 90).all())

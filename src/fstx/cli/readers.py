@@ -6,34 +6,31 @@ What fits lazily stays lazy: .npy is memory-mapped, Zarr and large GeoTIFF go th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
+from fstx.cli.loaded import LAZY_FROM_BYTES, Loaded, need
 from fstx.cli.npz import read_npz
+from fstx.cli.tiff import read_tiff
 from fstx.errors import UsageError
-
-LAZY_FROM_BYTES = 64 << 20
-"""A GeoTIFF from this size on is read by blocks."""
 
 KINDS = ".npy, .npz, GeoTIFF, Zarr, or an image that Pillow reads (.jpg, .png)"
 
-
-@dataclass
-class Loaded:
-    """An array and the options that its file suggests; `notes` are for people."""
-
-    array: Any
-    options: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+__all__ = ["KINDS", "LAZY_FROM_BYTES", "Loaded", "kind_of", "opened"]
 
 
 @contextmanager
-def opened(source: str, name: str | None = None, *, crs_given: bool = False) -> Iterator[Loaded]:
+def opened(
+    source: str,
+    name: str | None = None,
+    *,
+    given: Container[str] = (),
+    placeless: bool = False,
+) -> Iterator[Loaded]:
     """Open a source; what it holds open is closed on leaving.
 
     Parameters
@@ -42,8 +39,10 @@ def opened(source: str, name: str | None = None, *, crs_given: bool = False) -> 
         A path, or a URL of a Zarr store.
     name
         Which array, where the file holds several.
-    crs_given
-        The caller names the CRS, so that of the file is not looked at.
+    given
+        Options that the caller names, so that the file is not asked for them: crs, transform.
+    placeless
+        The target has no place for CRS and transform: what of them can't be read is a note, no error.
 
     Raises
     ------
@@ -57,9 +56,9 @@ def opened(source: str, name: str | None = None, *, crs_given: bool = False) -> 
         if kind == "npy":
             yield Loaded(_read_npy(source))
         elif kind == "npz":
-            yield Loaded(*read_npz(source, name))
+            yield read_npz(source, name, given)
         elif kind == "tiff":
-            yield _read_tiff(source, stack, crs_given)
+            yield read_tiff(source, stack, given, placeless=placeless)
         elif kind == "zarr":
             yield _read_zarr(source, name)
         else:
@@ -93,11 +92,6 @@ def kind_of(source: str) -> str:
     return "image"
 
 
-def _need(module: str, extra: str, what: str) -> None:
-    if find_spec(module) is None:
-        raise UsageError(f"{what} needs {module}; run: pip install 'fstx[{extra}]'")
-
-
 def _read_npy(source: str) -> Any:
     try:
         with open(source, "rb") as file:
@@ -119,52 +113,26 @@ def _npy_header_bytes(file: Any) -> int:
     return int(file.tell())
 
 
-def _read_tiff(source: str, stack: ExitStack, crs_given: bool) -> Loaded:
-    _need("tifffile", "geo", f"reading {source}")
-    import tifffile
-
-    from fstx.layouts.geotiff_read import read_geotiff_meta
-
-    try:
-        tiff = stack.enter_context(tifffile.TiffFile(source))
-        series = tiff.series[0]
-    except (tifffile.TiffFileError, IndexError) as error:
-        raise UsageError(f"SRC {source} can't be read as TIFF: {error}") from error
-    notes = []
-    if len(tiff.series) > 1:
-        notes.append(f"{source} holds {len(tiff.series)} images; the first was taken")
-    try:
-        options = read_geotiff_meta(tiff, crs=not crs_given)
-    except UsageError as error:
-        raise UsageError(f"SRC {source}: {error}") from error
-    if series.ndim == 3:
-        options["axis_order"] = "yxb" if series.axes.endswith("S") else "byx"
-    else:
-        options.pop("axis_order", None)
-    lazy = find_spec("dask") is not None and find_spec("zarr") is not None
-    if series.nbytes >= LAZY_FROM_BYTES and lazy:
-        import dask.array
-        import zarr
-
-        store = stack.enter_context(series.aszarr(level=0))
-        return Loaded(dask.array.from_zarr(zarr.open_array(store, mode="r")), options, notes)
-    return Loaded(series.asarray(), options, notes)
-
-
 def _read_zarr(source: str, name: str | None) -> Loaded:
-    _need("zarr", "zarr", f"reading {source}")
+    need("zarr", "zarr", f"reading {source}")
     import zarr
 
     try:
         found: Any = zarr.open(source, mode="r")
-    except (ValueError, FileNotFoundError, KeyError) as error:
+    except ImportError as error:
+        scheme = source.partition("://")[0]
+        raise UsageError(
+            f"SRC {source} needs a package that is not installed ({error}); "
+            f"run: pip install 'fsspec[{scheme}]'"
+        ) from error
+    except (ValueError, OSError, KeyError) as error:
         raise UsageError(f"SRC {source} can't be opened as Zarr: {error}") from error
     if isinstance(found, zarr.Group):
-        arrays = dict(found.arrays())
-        found = found.get(name) if name is not None else None
+        arrays = {n: a for n, a in found.members(max_depth=None) if isinstance(a, zarr.Array)}
+        found = arrays.get(name.strip("/")) if name is not None else None
         if name is None and len(arrays) == 1:
             found = next(iter(arrays.values()))
-        if not isinstance(found, zarr.Array):
+        if found is None:
             listed = ", ".join(f"{n} {a.shape}" for n, a in sorted(arrays.items())) or "none"
             raise UsageError(f"SRC {source} is a group; choose an array by --name: {listed}")
     elif name is not None:
@@ -177,7 +145,7 @@ def _read_zarr(source: str, name: str | None) -> Loaded:
         options["dimension_names"] = tuple(dims)
     if find_spec("dask") is None:
         if found.nbytes >= LAZY_FROM_BYTES:
-            _need("dask", "dask", f"reading {source} ({found.nbytes / 1e6:.0f} MB) by blocks")
+            need("dask", "dask", f"reading {source} ({found.nbytes / 1e6:.0f} MB) by blocks")
         return Loaded(found[...], options)
     import dask.array
 
@@ -185,7 +153,7 @@ def _read_zarr(source: str, name: str | None) -> Loaded:
 
 
 def _read_image(source: str) -> Loaded:
-    _need("PIL", "cli", f"reading {source}")
+    need("PIL", "cli", f"reading {source}")
     from PIL import Image, UnidentifiedImageError
 
     limit, Image.MAX_IMAGE_PIXELS = (
