@@ -93,6 +93,29 @@ def test_interrupt_leaves_nothing(large: Path, tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*")) == []
 
 
+def test_many_interrupts_are_told_honestly(large: Path, tmp_path: Path) -> None:
+    """Protects impatient people: after several Ctrl-C 130 means nothing is left, 4 that recover clears it."""
+    for n, gap_s in enumerate((0.0, 0.003, 0.02)):
+        place = tmp_path / str(n)
+        target = place / "a.vrt"
+        child = _begin_slow(large, target)
+        for _ in range(6):
+            child.send_signal(signal.SIGINT)
+            time.sleep(gap_s)
+        out, err = child.communicate(timeout=60)
+        assert out == ""
+        assert "Traceback" not in err
+        assert err.startswith("fstx: interrupted")
+        assert not target.exists()
+        if child.returncode == 130:
+            assert not place.exists() or os.listdir(place) == []
+        else:
+            assert child.returncode == 4, err
+            assert f"fstx recover {target}" in err
+            assert _run("recover", str(target)).returncode == 0
+            assert os.listdir(place) == []
+
+
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 def test_kill_then_recover(large: Path, tmp_path: Path) -> None:
     """Protects after SIGKILL: no reader sees anything, `fstx recover` clears it, the retry succeeds."""

@@ -226,7 +226,11 @@ def recover(
     """Settle what killed writers left at URL: each is then wholly published or wholly gone."""
 
     def work() -> int:
-        found = fstx.recover(url)
+        try:
+            found = fstx.recover(url)
+        except KeyboardInterrupt as error:
+            error.add_note("not settled to the end")
+            raise
         if as_json:
             print_json(report.recovery_json(found))
         else:
@@ -234,7 +238,7 @@ def recover(
         pending = any(s.state is OutcomeState.PENDING for s in found.settled)
         return UNSETTLED if pending else OK
 
-    raise typer.Exit(guarded(work, as_json=as_json, debug=debug))
+    raise typer.Exit(guarded(work, as_json=as_json, debug=debug, place=url))
 
 
 @app.command()
