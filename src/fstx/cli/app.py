@@ -15,7 +15,15 @@ from rich.console import Console
 import fstx
 from fstx import layouts
 from fstx.cli import arguments, report
-from fstx.cli.exits import FAILED, OK, UNSETTLED, guarded, print_json
+from fstx.cli.exits import (
+    FAILED,
+    INTERRUPTED,
+    OK,
+    UNSETTLED,
+    guarded,
+    heard_of_interrupt,
+    print_json,
+)
 from fstx.cli.readers import KINDS, Loaded, opened
 from fstx.errors import UsageError
 from fstx.registry import as_url
@@ -42,9 +50,10 @@ def run(argv: Sequence[str] | None = None) -> int:
     try:
         app(args=None if argv is None else list(argv), prog_name="fstx")
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else (OK if end.code is None else FAILED)
-    except KeyboardInterrupt:
-        return 130
+        code = end.code if isinstance(end.code, int) else (OK if end.code is None else FAILED)
+        if code == INTERRUPTED and not heard_of_interrupt():  # typer ends so, without a word
+            print("fstx: interrupted: nothing was begun", file=sys.stderr)
+        return code
     return OK
 
 

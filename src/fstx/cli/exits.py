@@ -100,6 +100,11 @@ def held(place: str | None) -> frozenset[str]:
         return frozenset()
 
 
+def heard_of_interrupt() -> bool:
+    """Whether `guarded` has met a Ctrl-C in this process and said so."""
+    return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
 def deaf() -> None:
     """From here on Ctrl-C is not heard: what is left to do is to say how it ended."""
     if threading.current_thread() is threading.main_thread():
