@@ -127,6 +127,27 @@ def test_a_dangling_lock_of_a_stranger_does_not_block(tmp_path: Path) -> None:
     assert tree(tmp_path)["t/x"] == b"1"
 
 
+@pytest.mark.parametrize("name", [".fstx", "locks"])
+def test_a_folder_that_goes_between_two_looks(tmp_path: Path, name: str) -> None:
+    """CTRL-3: the last user of a control directory may leave at any moment; who comes makes it anew."""
+
+    class Leaving(PosixOps):
+        times = 0
+
+        def mkdir(self, path: str) -> None:
+            if os.path.basename(path) == name and self.times < 3:
+                self.times += 1
+                raise FileExistsError(path)
+            super().mkdir(path)
+
+    ops = Leaving()
+    backend = open_backend([str(tmp_path / "t")], ops=ops)
+    with backend.begin(mode="update", durability="none", require=frozenset()) as tx:
+        tx.stage("x", b"1")
+    assert ops.times == 3
+    assert tree(tmp_path) == {"t/x": b"1"}
+
+
 def _write(target: Path, path: str, **how: Any) -> None:
     with fstx.begin(target, **how) as tx:
         tx.stage(path, b"1")
@@ -435,12 +456,20 @@ def shared() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def as_user(uid: int, job: Callable[[], Any]) -> Callable[[], Any]:
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 20
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(path)
+        time.sleep(0.01)
+
+
+def as_user(uid: int, umask: int, job: Callable[[], Any]) -> Callable[[], Any]:
     def switched() -> Any:
         os.setgroups([])
         os.setgid(5000)
         os.setuid(uid)
-        os.umask(0o022)
+        os.umask(umask)
         return job()
 
     return forked(switched)
@@ -449,7 +478,8 @@ def as_user(uid: int, job: Callable[[], Any]) -> Callable[[], Any]:
 @FORKS
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="switches users")
 @pytest.mark.parametrize("mode", [0o2775, 0o1777], ids=oct)
-def test_two_users_in_one_directory(shared: Path, mode: int) -> None:
+@pytest.mark.parametrize("umask", [0o022], ids=oct)
+def test_two_users_in_one_directory(shared: Path, mode: int, umask: int) -> None:
     """A11: users that may write to a directory don't lock each other out of it, alive or dead."""
     place = shared / "p"
     place.mkdir()
@@ -461,8 +491,7 @@ def test_two_users_in_one_directory(shared: Path, mode: int) -> None:
         tx = fstx.begin(place / "a")
         tx.stage("x", b"1")
         (place / "begun").touch()
-        while not (place / "go").exists():
-            time.sleep(0.01)
+        wait_for(place / "go")
         tx.commit()
         return "done"
 
@@ -477,15 +506,14 @@ def test_two_users_in_one_directory(shared: Path, mode: int) -> None:
             os.kill(os.getpid(), 9)
         return "not reached"
 
-    answer = as_user(6000, first)
-    while not (place / "begun").exists():
-        time.sleep(0.01)
-    assert as_user(6001, lambda: second("b"))() == "done"
+    answer = as_user(6000, umask, first)
+    wait_for(place / "begun")
+    assert as_user(6001, umask, lambda: second("b"))() == "done"
     (place / "go").touch()
     assert answer() == "done"
     with pytest.raises(EOFError):
-        as_user(6000, dies)()
-    assert as_user(6001, lambda: second("d"))() == "done"
+        as_user(6000, umask, dies)()
+    assert as_user(6001, umask, lambda: second("d"))() == "done"
     assert {k for k in tree(place) if ".fstx" not in k} == {"a/x", "b/x", "d/x", "begun", "go"}
 
 

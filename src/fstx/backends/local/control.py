@@ -105,7 +105,10 @@ class Control:
         try:
             self.ops.mkdir(path)
         except FileExistsError:
-            if not is_tree(self.ops, path):
+            found = self.ops.lstat(path)
+            if found is None:  # its last user left between the two calls
+                self._make_folder(path)
+            elif found.kind is not FileKind.TREE:
                 # Entered through a link, locks and staging would be made and deleted elsewhere (PATH-5).
                 raise StorageError(
                     f"{path} is not a directory of its own (a link or a file); nothing was touched. "
