@@ -93,9 +93,13 @@ def unsettled(controls: tuple[Control, ...], own: str, mine: set[tuple[str, str]
 def _decided(home: Control, txid: str) -> set[tuple[str, str]]:
     """Targets of a transaction that has a journal and no living owner."""
     area = home.find_area(txid)
-    if area is None or not any(
-        home.ops.lstat(os.path.join(area, kind)) is not None for kind in ("intent", "commit")
-    ):
+    if area is None:
+        return set()
+    try:
+        journals = [home.ops.lstat(os.path.join(area, kind)) for kind in ("intent", "commit")]
+    except PermissionError:
+        return set()  # another user's, closed to us: begin has told, if its owner is dead
+    if not any(journals):
         return set()
     handle = home.try_alive(txid)
     if handle is None:
