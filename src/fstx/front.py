@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from fstx import layouts, registry
 from fstx.errors import PathError, UsageError
-from fstx.jobs import Goal, Job, name_of, sibling, stream_of
+from fstx.jobs import Goal, Job, name_of, plain_numbers, sibling, stream_of
 from fstx.layouts.dataarray import is_labelled
 from fstx.plan import Plan, grid_shape
 from fstx.progress import Progress
@@ -24,6 +24,7 @@ __all__ = ["begin", "chunk_writer", "guarantee", "outcome", "recover", "write"]
 Require = Capability | str | Iterable["Capability | str"] | None
 
 _MODES = ("create", "replace", "update")
+_SIZES = frozenset({"chunks", "shards", "level", "tile_size"})
 _DURABILITIES = ("none", "data")
 
 
@@ -157,7 +158,9 @@ def write(
     target = registry.as_url(url).rstrip("/")
     _check_choice("durability", durability, _DURABILITIES)
     _check_id(id)
+    max_workers = plain_numbers(max_workers)
     check_workers(max_workers)
+    options = {name: _number(name, value) for name, value in options.items()}
     module = layouts.choose(name_of(target), layout)
     if is_labelled(array):
         options = {**module.describe(array, options), **options}
@@ -372,10 +375,17 @@ def _check_id(id: object) -> None:
         raise UsageError(f"id={id!r}; it is a short text on one line")
 
 
+def _number(option: str, value: Any) -> Any:
+    """Sizes and levels may come as numpy's numbers; data values such as nodata stay as they are."""
+    return plain_numbers(value) if option in _SIZES else value
+
+
 def _capabilities(require: Require) -> frozenset[Capability]:
     if require is None:
         return frozenset()
-    listed = [require] if isinstance(require, str) else list(require)
+    listed: list[Any] = [require]
+    if not isinstance(require, str) and isinstance(require, Iterable):
+        listed = list(require)
     try:
         return frozenset(Capability(c) for c in listed)
     except ValueError as error:

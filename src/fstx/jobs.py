@@ -125,15 +125,45 @@ def stream_of(
     options: dict[str, Any],
 ) -> tuple[Stream, Plan]:
     module = layouts.choose(name, layout)
-    spec = ArraySpec(tuple(shape), np.dtype(dtype), uniform_grid(tuple(shape), tuple(chunks)))
+    shape = _lengths("shape", shape, None, least=0)
+    chunks = _lengths("chunks", chunks, len(shape), least=1)
+    try:
+        known = np.dtype(dtype)
+    except TypeError as error:
+        raise UsageError(f"dtype={dtype!r}: {error}") from None
+    spec = ArraySpec(shape, known, uniform_grid(shape, chunks))
     if "shards" in module.OPTIONS:
-        options = {**options, "chunks": tuple(chunks)}
+        options = {**options, "chunks": chunks}
     plan: Plan = module.plan(name, spec, **options)
     if plan.grid != spec.grid:
         raise UsageError(
-            f"{name} can't be written in chunks of {tuple(chunks)}: it needs {plan.grid} along its axes"
+            f"{name} can't be written in chunks of {chunks}: it needs {plan.grid} along its axes"
         )
     return Stream(spec, plan), plan
+
+
+def _lengths(option: str, value: Any, axes: int | None, *, least: int) -> tuple[int, ...]:
+    value = plain_numbers(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = (value,) * (1 if axes is None else axes)
+    whole = isinstance(value, list | tuple) and all(
+        isinstance(n, int) and not isinstance(n, bool) and n >= least for n in value
+    )
+    if not whole or (axes is not None and len(value) != axes):
+        each = "" if axes is None else f", one for each of the {axes} axes"
+        raise UsageError(f"{option}={value!r}: whole numbers from {least} are needed{each}")
+    return tuple(value)
+
+
+def plain_numbers(value: Any) -> Any:
+    """`value` with numpy's whole numbers, also in lists and arrays of them, as Python's."""
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iu":
+        return tuple(value.tolist())
+    if type(value) in (list, tuple):
+        return type(value)(plain_numbers(v) for v in value)
+    return value
 
 
 def is_there(tx: Transaction, path: str) -> bool:

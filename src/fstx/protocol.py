@@ -55,15 +55,25 @@ class Transaction(Protocol):
     """
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """The caller's id, or one drawn at random."""
+
     @property
     def url(self) -> str: ...
     @property
-    def guarantee(self) -> Guarantee: ...
-    def stage(self, path: str, data: Data, /, *, publisher: bool = False) -> StagedObject: ...
-    def open(
-        self, path: str, /, *, publisher: bool = False
-    ) -> AbstractContextManager[StagedFile]: ...
+    def guarantee(self) -> Guarantee:
+        """What is promised here, and what proved it."""
+
+    @property
+    def committed(self) -> bool:
+        """True once published, also by an earlier run with the same id."""
+
+    def stage(self, path: str, data: Data, /, *, publisher: bool = False) -> StagedObject:
+        """Stage and adopt one whole object: bytes, a buffer, or a list of them."""
+
+    def open(self, path: str, /, *, publisher: bool = False) -> AbstractContextManager[StagedFile]:
+        """``with tx.open(path) as file``: stage and adopt what is written; an exception discards it."""
+
     def stager(self) -> Stager:
         """A handle for workers: its receipts count only once `adopt` took them."""
 
@@ -84,8 +94,12 @@ class Transaction(Protocol):
     def paths(self, prefix: str = "", /) -> Iterator[str]:
         """Paths of the files below `prefix` as they would be after commit, sorted."""
 
-    def commit(self) -> Snapshot: ...
-    def rollback(self) -> None: ...
+    def commit(self) -> Snapshot:
+        """Publish all or nothing. CommitError: as it was. InDoubtError: ask `fstx.outcome`."""
+
+    def rollback(self) -> None:
+        """Give up: what was staged goes, the target is as it was."""
+
     def __enter__(self) -> Self: ...
     def __exit__(
         self,

@@ -232,6 +232,13 @@ class ChunkWriter:
         """The final report, or the state so far with status ``"open"``."""
         return self._final or self._report(None, still_open=True)
 
+    def __repr__(self) -> str:
+        names = ", ".join(n for n in self._streams if n is not None)
+        return (
+            f"<ChunkWriter {self.report.status}: {self._written} of {self._expected} chunks written, "
+            f"grid {self._grid_shape}{f', with {names}' if names else ''}>"
+        )
+
     def __enter__(self) -> Self:
         return self
 
@@ -269,6 +276,8 @@ class ChunkWriter:
             raise interrupt
 
     def _check(self, index: Index, extras: Extras | None) -> None:
+        if not isinstance(index, tuple):
+            raise UsageError(f"the index of a chunk is a tuple, one number for each axis: {index!r}")
         inside = len(index) == len(self._grid_shape) and all(
             0 <= i < n for i, n in zip(index, self._grid_shape, strict=True)
         )

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Self
 
+from fstx.backends.given import Opening
 from fstx.changes import Changes
 from fstx.errors import PathError, StateError, StorageError, TransactionError
 from fstx.paths import check_path, parents
@@ -141,13 +142,16 @@ class BaseTransaction(ABC):
         self.adopt([receipt])
         return receipt
 
-    @contextmanager
-    def open(self, path: str, /, *, publisher: bool = False) -> Iterator[StagedFile]:
-        """Open a binary writer for one object.
+    def open(self, path: str, /, *, publisher: bool = False) -> AbstractContextManager[StagedFile]:
+        """Open a binary writer for one object: ``with tx.open(path) as file: file.write(...)``.
 
         Leaving the block completes and adopts the object; an exception in the block discards it, and the
         transaction goes on as if it had never been opened.
         """
+        return Opening(self._opened(path, publisher), path)
+
+    @contextmanager
+    def _opened(self, path: str, publisher: bool) -> Iterator[StagedFile]:
         self._before_staging(path)
         opened: AbstractContextManager[StagedFile] = self.stager().open(
             path, publisher=self._ranks_last(path, publisher)
@@ -281,6 +285,14 @@ class BaseTransaction(ABC):
                     txid=self._id,
                     outcome="aborted",
                 ) from failure
+            if self._mode == "replace" and not self._changes:
+                self.rollback()
+                raise StateError(
+                    f"nothing was staged for {self._url}, so it was left as it is; to empty a target remove "
+                    "its paths in mode 'update'",
+                    txid=self._id,
+                    outcome="aborted",
+                )
             try:
                 self._snapshot = self._publish()
             except BaseException as error:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from fstx.backends.base import BaseTransaction
+from fstx.backends.given import as_buffers
 from fstx.errors import (
     CapabilityError,
     ConflictError,
@@ -172,7 +173,7 @@ class MemoryStager:
 
     def stage(self, path: str, data: Data, /, *, publisher: bool = False) -> StagedObject:
         with self.open(path, publisher=publisher) as file:
-            for piece in _pieces(data):
+            for piece in as_buffers(path, data):
                 file.write(piece)
         return file.receipt
 
@@ -191,10 +192,6 @@ class MemoryStager:
             "memory:// can't be staged to from another process; use a thread scheduler or a "
             "target on storage"
         )
-
-
-def _pieces(data: Data) -> Iterable[Buffer]:
-    return (data,) if isinstance(data, bytes | bytearray | memoryview) else data
 
 
 class MemoryTransaction(BaseTransaction):

@@ -173,6 +173,8 @@ def check_compression(compression: object, level: object) -> tuple[str | None, i
     UsageError
         An unknown codec, or a level that the codec doesn't have.
     """
+    if isinstance(compression, str):
+        compression = compression.lower()
     if compression is None or compression == "none":
         if level is not None:
             raise UsageError(f"level={level!r} needs a compression")

@@ -6,7 +6,9 @@ finds an array without its values. Chunks that are all fill value are not stored
 
 from __future__ import annotations
 
+import json
 import math
+import warnings
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,8 +43,29 @@ def targets(name: str) -> tuple[str, ...]:
 
 
 def describe(array: Any, given: Container[str] = ()) -> dict[str, Any]:
-    """Options that a labelled array (xarray) itself tells: its dimension names."""
-    return {"dimension_names": tuple(str(dim) for dim in array.dims)}
+    """Options that a labelled array (xarray) itself tells: dimension names, attributes, fill value.
+
+    Attributes that JSON can't hold are left out, with a warning that names them.
+    """
+    found: dict[str, Any] = {"dimension_names": tuple(str(dim) for dim in array.dims)}
+    attributes, lost = {}, []
+    for name, value in dict(array.attrs).items():
+        plain = value.tolist() if hasattr(value, "tolist") else value
+        try:
+            attributes[str(name)] = json.loads(json.dumps(plain, allow_nan=False))
+        except (TypeError, ValueError):
+            lost.append(str(name))
+    if "_FillValue" in array.attrs and "fill_value" not in given:
+        attributes.pop("_FillValue", None)
+        lost = [name for name in lost if name != "_FillValue"]
+        found["fill_value"] = array.attrs["_FillValue"]
+    if lost and "attributes" not in given:
+        warnings.warn(
+            f"attributes that JSON can't hold are not written: {', '.join(lost)}", stacklevel=3
+        )
+    if attributes:
+        found["attributes"] = attributes
+    return found
 
 
 def plan(name: str, spec: ArraySpec, **options: Any) -> ZarrPlan:

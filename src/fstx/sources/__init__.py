@@ -34,6 +34,11 @@ def open_source(array: Any, *, scheduler: Any = None) -> Source:
     """
     if hasattr(array, "dims") and hasattr(array, "data") and hasattr(array, "coords"):
         array = array.data  # xarray: its array, lazy or not
+    if hasattr(array, "data_vars"):
+        raise UsageError(
+            "a Dataset is several arrays: write one, fstx.write(ds['name'], ...), or all of them in one "
+            "transaction, ds.to_zarr(TransactionStore(tx)) of fstx.zarr_store"
+        )
     if isinstance(array, np.ma.MaskedArray):
         raise UsageError("a masked array would lose its mask; pass array.filled(value)")
     if hasattr(array, "__dask_graph__") and array.__dask_graph__() is not None:

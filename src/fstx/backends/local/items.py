@@ -241,7 +241,7 @@ class Itemizer:
             self._remove(i, rest, found, _CLASH)
             found.append((rank, self._publish(i, rest, node, None, occupied=False)))
             return
-        shown = f"{target.name}/{rest}" if rest else target.name
+        shown = rest if not self._joined else f"{target.name}/{rest}" if rest else target.name
         if stat.kind is FileKind.LINK:
             raise PathError(
                 f"{shown!r} is a symbolic link; nothing is written through links below a target. "

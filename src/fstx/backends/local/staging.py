@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from fstx.backends.base import wrap_storage_error
+from fstx.backends.given import as_buffers
 from fstx.backends.ops import Ops
 from fstx.errors import FencedError, StateError, StorageError
 from fstx.paths import check_path
@@ -100,6 +101,11 @@ class LocalStagedFile(io.BufferedRandom):
         self.broken: OSError | None = None  # kept: the caller's library may swallow it
         self._receipt: StagedObject | None = None
 
+    @property
+    def name(self) -> str:
+        """The logical path: for libraries that look at a file's name."""
+        return self.path
+
     def write(self, data: Buffer, /) -> int:  # type: ignore[override]
         try:
             return super().write(data)
@@ -179,7 +185,7 @@ class LocalStager:
         """
         check_path(path)
         self._settle_in()
-        buffers = (data,) if isinstance(data, bytes | bytearray | memoryview) else data
+        buffers = as_buffers(path, data)
         file, key = self._create(path)
         try:
             size_bytes = write_all(file, buffers)

@@ -300,7 +300,7 @@ class LocalTransaction(BaseTransaction):
                 complaint = "the target came and went while it was published"
             if complaint:
                 raise self._error("conflict", complaint)
-            return None, None, Snapshot(self.id, (), "none", 0, 0)
+            return None, None, Snapshot(self.id, (), "none", 0, 0, reason="nothing was staged")
         strategy, how = strategy_at_commit([e.item for e in entries], self._abilities)
         if weaker := what_is_lost(strategy, entries, self._entry, self._require):
             raise self._error("conflict", f"what came to {self.url} since begin {weaker}")
