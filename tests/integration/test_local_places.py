@@ -170,14 +170,19 @@ def test_parents_are_made_and_unmade(tmp_path: Path) -> None:
 
 
 def test_a_transaction_with_nothing_in_it(tmp_path: Path) -> None:
-    """Nothing staged: nothing changes, nothing is left, whatever the mode."""
+    """Nothing staged: nothing changes, nothing is left; a replacement by nothing is refused."""
     plant(tmp_path, {"t/a": b"1"})
-    for number, kind in enumerate(("update", "replace", "create")):
+    with pytest.raises(fstx.StateError, match="nothing was staged"), fstx.begin(
+        tmp_path / "t", mode="replace", id="r"
+    ):
+        pass
+    for number, kind in enumerate(("update", "create")):
         target = tmp_path / ("t" if kind != "create" else "n")
         with fstx.begin(target, mode=kind, id=f"id{number}" if number else None) as tx:  # type: ignore[arg-type]
             pass
         assert tx.snapshot is not None
         assert tx.snapshot.paths == 0
+        assert kind != "update" or "nothing" in tx.snapshot.reason
     assert {k: v for k, v in tree(tmp_path).items() if "/done/" not in k} == {"t/a": b"1"}
 
 
