@@ -51,7 +51,8 @@ def begin(
         published together. The targets of a list share a scheme and a file system.
     mode
         ``"create"``: every target must be absent or an empty directory; the first writer wins.
-        ``"replace"``: what is staged becomes the whole target. ``"update"``: staged paths are added or
+        ``"replace"``: what is staged becomes the whole target; nothing staged is refused; of a list,
+        a target for which nothing is staged stays. ``"update"``: staged paths are added or
         replaced, removed ones go, the rest stays; a conflict if a touched path was changed meanwhile.
     durability
         ``"data"``: what `commit` published survives loss of power. ``"none"``: only kills.

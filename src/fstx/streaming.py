@@ -277,7 +277,9 @@ class ChunkWriter:
 
     def _check(self, index: Index, extras: Extras | None) -> None:
         if not isinstance(index, tuple):
-            raise UsageError(f"the index of a chunk is a tuple, one number for each axis: {index!r}")
+            raise UsageError(
+                f"the index of a chunk is a tuple, one number for each axis: {index!r}"
+            )
         inside = len(index) == len(self._grid_shape) and all(
             0 <= i < n for i, n in zip(index, self._grid_shape, strict=True)
         )

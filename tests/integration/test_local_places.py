@@ -172,8 +172,9 @@ def test_parents_are_made_and_unmade(tmp_path: Path) -> None:
 def test_a_transaction_with_nothing_in_it(tmp_path: Path) -> None:
     """Nothing staged: nothing changes, nothing is left; a replacement by nothing is refused."""
     plant(tmp_path, {"t/a": b"1"})
-    with pytest.raises(fstx.StateError, match="nothing was staged"), fstx.begin(
-        tmp_path / "t", mode="replace", id="r"
+    with (
+        pytest.raises(fstx.StateError, match="nothing was staged"),
+        fstx.begin(tmp_path / "t", mode="replace", id="r"),
     ):
         pass
     for number, kind in enumerate(("update", "create")):
