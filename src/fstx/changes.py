@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from fstx.errors import PathError
-from fstx.paths import check_path, fold, is_below, parents
+from fstx.paths import check_path, fold, is_below, is_covered, parents
 from fstx.types import StagedObject
 
 
@@ -97,9 +97,7 @@ class Changes:
 
     def gone(self, path: str) -> bool:
         """True when what the base holds at `path` goes."""
-        if not self.removed:
-            return False
-        return path in self.removed or any(p in self.removed for p in parents(path))
+        return bool(self.removed) and is_covered(path, self.removed)
 
     def view(self, base: Iterable[str], prefix: str) -> Iterator[str]:
         """Paths below `prefix` as after commit, sorted."""

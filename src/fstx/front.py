@@ -169,18 +169,15 @@ def write(
     plan: Plan = module.plan(name_of(target), source.spec, **options)
     goal = Goal(
         target,
-        plan.names,
-        plan.entry,
-        plan.overwrite_mode,
+        plan,
         overwrite,
         durability,
         _capabilities(require),
         id,
         keep_previous,
         dict(storage_options or {}),
-        getattr(plan, "markers", ()),
     )
-    job = Job(goal, source, plan, max_workers, progress)
+    job = Job(goal, source, max_workers, progress)
     return job() if compute else lazy(job)
 
 
@@ -237,7 +234,7 @@ def chunk_writer(
     _check_id(id)
     main, plan = stream_of(name_of(target), layout, shape, dtype, chunks, options)
     others: dict[str, Stream] = {}
-    names = list(plan.names)
+    beside: list[str] = []
     for name, given in (companions or {}).items():
         extra = dict(given)
         others[name], other = stream_of(
@@ -248,23 +245,22 @@ def chunk_writer(
             extra.pop("chunks", chunks),
             {**options, **extra},
         )
-        names += other.names
+        beside += other.names
+    names = [*plan.names, *beside]
     if len(set(names)) != len(names):
         raise UsageError(f"the arrays of one stream need different names, got {', '.join(names)}")
     if require is None:
         require = (Capability.RECOVERABLE,) if others else (Capability.ATOMIC_SET,)
     goal = Goal(
         target,
-        tuple(names),
-        plan.entry,
-        plan.overwrite_mode,
+        plan,
         overwrite,
         durability,
         _capabilities(require),
         id,
         keep_previous,
         dict(storage_options or {}),
-        getattr(plan, "markers", ()),
+        beside=tuple(beside),
     )
 
     def start() -> Transaction:

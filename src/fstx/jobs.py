@@ -23,21 +23,24 @@ class Goal:
     """Where an array goes, and under which promise: everything that `begin` needs."""
 
     url: str
-    names: tuple[str, ...]
-    entry: str | None
-    overwrite_mode: Mode
+    plan: Plan
     overwrite: bool
     durability: Durability
     require: frozenset[Capability]
     id: str | None
     keep_previous: bool
     storage_options: dict[str, Any]
-    markers: tuple[str, ...] = ()  # one of them lies in what may be overwritten
+    beside: tuple[str, ...] = ()  # names of companions, published with the plan's
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All targets; the first is the URL's own name."""
+        return (*self.plan.names, *self.beside)
 
     def open(self) -> Transaction:
         """Begin on all names."""
         if self.overwrite:
-            tx = self._begin(self.overwrite_mode)
+            tx = self._begin(self.plan.overwrite_mode)
             self._must_be_ours(tx)
             return tx
         try:
@@ -57,15 +60,16 @@ class Goal:
 
     def _must_be_ours(self, tx: Transaction) -> None:
         """Only output of the same kind is overwritten, not whatever lies under that name."""
-        if not self.markers or getattr(tx, "committed", False):
+        markers = self.plan.markers
+        if not markers or tx.committed:
             return
         for name in self.names:
-            if any(is_there(tx, f"{name}/{marker}") for marker in self.markers):
+            if any(is_there(tx, f"{name}/{marker}") for marker in markers):
                 continue
             if next(tx.paths(name), None) is not None:
                 tx.rollback()
                 raise TargetExistsError(
-                    f"{sibling(self.url, name)} holds none of {', '.join(self.markers)}, so it is not what "
+                    f"{sibling(self.url, name)} holds none of {', '.join(markers)}, so it is not what "
                     "overwrite=True may replace. Remove it first, or write to another name",
                     outcome="aborted",
                 )
@@ -76,7 +80,7 @@ class Goal:
             mode=mode,
             durability=self.durability,
             require=self.require,
-            entry=self.entry,
+            entry=self.plan.entry,
             id=self.id,
         )
 
@@ -84,13 +88,9 @@ class Goal:
         """The plan beside what exists; superseded paths are removed in the same commit."""
         if not self.overwrite or plan.overwrite_mode == "replace":
             return plan
-        existing = list(tx.paths())
-        following, superseded = plan.replacing(existing)
-        split = getattr(plan, "superseded", None)
-        keep = split(existing)[1] if split is not None and self.keep_previous else ()
-        for path in superseded:
-            if path not in keep:
-                tx.remove(path)
+        following, going = plan.replacing(list(tx.paths()), keep_previous=self.keep_previous)
+        for path in going:
+            tx.remove(path)
         return following
 
 
@@ -100,18 +100,17 @@ class Job:
 
     goal: Goal
     source: Source
-    plan: Plan
     max_workers: int | None
     progress: Progress
 
     def __call__(self) -> Snapshot:
         tx = self.goal.open()
-        if getattr(tx, "committed", False):
+        if tx.committed:
             return Snapshot(
                 tx.id, (self.goal.url,), tx.guarantee.strategy, 0, 0, reason="committed before"
             )
-        with tx, reporter(self.progress, blocks_of(self.plan), self.goal.url) as advance:
-            plan = self.goal.prepare(tx, self.plan)
+        with tx, reporter(self.progress, blocks_of(self.goal.plan), self.goal.url) as advance:
+            plan = self.goal.prepare(tx, self.goal.plan)
             write_into(tx, self.source, plan, max_workers=self.max_workers, progress=advance)
             return tx.commit()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Container
 
 from fstx.errors import PathError
 
@@ -55,6 +56,11 @@ def parents(path: str) -> list[str]:
         path = path.rpartition("/")[0]
         found.append(path)
     return found
+
+
+def is_covered(path: str, tops: Container[str]) -> bool:
+    """True when `path` is one of `tops` or lies below one; as many look-ups as it has parts."""
+    return path in tops or any(parent in tops for parent in parents(path))
 
 
 def is_below(path: str, ancestor: str) -> bool:

@@ -68,8 +68,17 @@ class Plan(Protocol):
     def overwrite_mode(self) -> Mode:
         """Transaction mode when existing output is to be replaced."""
 
-    def replacing(self, existing: Sequence[str], /) -> tuple[Plan, tuple[str, ...]]:
-        """The plan beside existing paths, and the paths that go once it is published."""
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """Files of which one lies in every target that may be replaced whole; none: not asked."""
+
+    def replacing(
+        self, existing: Sequence[str], /, *, keep_previous: bool = False
+    ) -> tuple[Plan, tuple[str, ...]]:
+        """The plan beside existing paths, and the paths that go once it is published.
+
+        `keep_previous` leaves out what readers of the present output may still have open.
+        """
 
     def write(self, stager: Stager, index: Index, block: Host, /) -> tuple[StagedObject, ...]:
         """Stage one block without memory of others: in any process, for any scheduler."""
@@ -133,6 +142,12 @@ def block_slices(grid: Grid, index: Index) -> tuple[slice, ...]:
         start = sum(lengths[:i])
         region.append(slice(start, start + lengths[i]))
     return tuple(region)
+
+
+def cut(length: int, size: int) -> tuple[int, ...]:
+    """Blocks of `size` along an axis, the last one shorter; one empty block for an empty axis."""
+    whole, rest = divmod(length, size)
+    return (size,) * whole + ((rest,) if rest or not whole else ())
 
 
 def grid_shape(grid: Grid) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from fstx.errors import UsageError
-from fstx.plan import ArraySpec, Grid, Index, Plan, Sink
+from fstx.plan import ArraySpec, Grid, Index, Plan, Sink, cut
 from fstx.producing import Extras, process_chunks
 from fstx.protocol import Transaction
 from fstx.sources.failures import Failures, writing
@@ -86,11 +86,7 @@ def uniform_grid(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Grid:
     """
     if len(shape) != len(chunks) or any(c < 1 for c in chunks):
         raise UsageError(f"chunks={chunks} don't fit shape {shape}: one positive length per axis")
-    axes = []
-    for n, chunk in zip(shape, chunks, strict=True):
-        whole, rest = divmod(n, chunk)
-        axes.append((chunk,) * whole + ((rest,) if rest or not whole else ()))
-    return tuple(axes)
+    return tuple(cut(n, chunk) for n, chunk in zip(shape, chunks, strict=True))
 
 
 class ChunkWriter:

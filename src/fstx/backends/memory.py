@@ -26,7 +26,7 @@ from fstx.errors import (
     StorageError,
     TargetExistsError,
 )
-from fstx.paths import check_path, is_below
+from fstx.paths import check_path, is_below, is_covered, parents
 from fstx.types import (
     Buffer,
     Capability,
@@ -169,7 +169,6 @@ class MemoryStager:
     def __init__(self, txid: str, staged: dict[str, bytes]) -> None:
         self._txid = txid
         self._staged = staged
-        self._lock = threading.Lock()
 
     def stage(self, path: str, data: Data, /, *, publisher: bool = False) -> StagedObject:
         with self.open(path, publisher=publisher) as file:
@@ -179,7 +178,7 @@ class MemoryStager:
 
     @contextmanager
     def open(self, path: str, /, *, publisher: bool = False) -> Iterator[_MemoryFile]:
-        check_path(path.partition("#")[0])
+        check_path(path)
         file = _MemoryFile(path)
         yield file
         file.close()
@@ -331,9 +330,8 @@ class MemoryTransaction(BaseTransaction):
                 self._leave(OutcomeState.ABORTED)
                 raise
             self._leave(OutcomeState.COMMITTED)
-        size_bytes = sum(r.size_bytes for r in changes.staged.values())
         urls = tuple("memory:/" + p for p in self._backend.places)
-        return Snapshot(self._id, urls, "memory", len(changes.staged), size_bytes)
+        return Snapshot(self._id, urls, "memory", len(changes.staged), changes.size_bytes)
 
     def _check_base(self) -> None:
         if self._mode == "create":
@@ -347,13 +345,22 @@ class MemoryTransaction(BaseTransaction):
         for path, before_file in self._touched.items():
             if MemoryFileSystem.store.get(self._backend.locate(path)) is not before_file:
                 raise ConflictError(f"{path!r} was changed by another writer", txid=self._id)
+        if self._mode != "replace":
+            self._check_kinds()
+
+    def _check_kinds(self) -> None:
+        """PathError where a staged file would be a directory of the base, or the reverse."""
+        files = set(MemoryFileSystem.store)
+        folders = {folder for key in files for folder in parents(key)}
+        for path in self._changes.staged:
             where = self._backend.locate(path)
-            if path in self._changes.staged and not self._changes.gone(path):
-                for key in list(MemoryFileSystem.store):
-                    if key.startswith(where + "/") or where.startswith(key + "/"):
-                        if self._mode == "replace":
-                            continue
-                        raise PathError(f"{path!r}: a path can't be a file and a directory ({key})")
+            if self._changes.gone(path):
+                continue
+            clash = (
+                where if where in folders else next((p for p in parents(where) if p in files), None)
+            )
+            if clash is not None:
+                raise PathError(f"{path!r}: a path can't be a file and a directory ({clash})")
 
     def _swap(self, new: dict[str, MemoryFile]) -> None:
         store = MemoryFileSystem.store
@@ -365,10 +372,10 @@ class MemoryTransaction(BaseTransaction):
                 for place in self._backend.places
                 if self._backend.roots is None or place.rpartition("/")[2] in tops
             )
-        if not any(is_below(key, g) for key in store for g in going):
+        if not any(is_covered(key, going) for key in store):
             store.update(new)  # one C call: readers see all of it or none
             return
-        after = {k: f for k, f in store.items() if not any(is_below(k, g) for g in going)}
+        after = {k: f for k, f in store.items() if not is_covered(k, going)}
         after.update(new)
         MemoryFileSystem.store = after
 
@@ -395,4 +402,4 @@ class MemoryTransaction(BaseTransaction):
                 keyed.pop(self._register, None)
 
 
-__all__ = ["MemoryBackend", "MemoryTransaction", "StateError", "open_backend"]
+__all__ = ["MemoryBackend", "MemoryTransaction", "open_backend"]

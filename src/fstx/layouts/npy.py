@@ -144,7 +144,13 @@ class NpyPlan:
     def overwrite_mode(self) -> Mode:
         return OVERWRITE_MODE
 
-    def replacing(self, existing: Sequence[str], /) -> tuple[NpyPlan, tuple[str, ...]]:
+    @property
+    def markers(self) -> tuple[str, ...]:
+        return ()
+
+    def replacing(
+        self, existing: Sequence[str], /, *, keep_previous: bool = False
+    ) -> tuple[NpyPlan, tuple[str, ...]]:
         return self, ()
 
     def sink(self, stager: Stager, /) -> StatelessSink:

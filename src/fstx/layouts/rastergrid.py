@@ -9,7 +9,7 @@ import numpy as np
 
 from fstx.errors import UsageError
 from fstx.layouts.geotiff import Axes
-from fstx.plan import ArraySpec, Grid
+from fstx.plan import ArraySpec, Grid, cut
 
 FEW_BANDS = 4
 """Up to so many elements, an outer axis of a 3-D array without names is taken for bands."""
@@ -89,7 +89,7 @@ def block_grid(spec: ArraySpec, axes: Axes, chunks: object, tile_size: int) -> G
             # A block without elements has nothing to store; GDAL has no empty files.
             grid[place] = tuple(n for n in spec.grid[place] if n)
         else:
-            grid[place] = _cut(tile_size, length)
+            grid[place] = cut(length, tile_size)
     return tuple(grid)
 
 
@@ -112,17 +112,12 @@ def _parse_chunks(chunks: object, spec: ArraySpec, axes: Axes) -> tuple[Any, Any
     return (chunks[row], chunks[col])
 
 
-def _cut(size: int, length: int) -> tuple[int, ...]:
-    whole, rest = divmod(length, size)
-    return (size,) * whole + ((rest,) if rest else ())
-
-
 def _checked(want: object, length: int) -> tuple[int, ...]:
     if isinstance(want, int | np.integer) and not isinstance(want, bool):
         if want == -1:
             return (length,)
         if want > 0:
-            return _cut(min(int(want), length), length)
+            return cut(length, min(int(want), length))
     elif isinstance(want, Sequence) and not isinstance(want, str):
         lengths = tuple(want)
         whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in lengths)

@@ -262,14 +262,23 @@ class VrtPlan:
         older = tuple(path for paths in named[:-1] for path in paths)
         return older, named[-1] if named else ()
 
-    def replacing(self, existing: Sequence[str], /) -> tuple[VrtPlan, tuple[str, ...]]:
-        """The plan of the next generation, and all that it supersedes: sidecars, then tiles by age."""
+    @property
+    def markers(self) -> tuple[str, ...]:
+        return ()
+
+    def replacing(
+        self, existing: Sequence[str], /, *, keep_previous: bool = False
+    ) -> tuple[VrtPlan, tuple[str, ...]]:
+        """The plan of the next generation, and what goes: sidecars, then superseded tiles by age.
+
+        `keep_previous`: without the newest superseded generation, whose index readers may have open.
+        """
         below = [path.split("/")[1:] for path in existing if path.startswith(self.tiles + "/")]
         taken = [int(p[0]) for p in below if len(p) > 1 and _GENERATION.fullmatch(p[0])]
         older, previous = self.superseded(existing)
         stale = tuple(path for path in self.sidecars if path in existing)
         following = replace(self, generation=max(taken, default=0) + 1 if below else 0)
-        return following, (*stale, *older, *previous)
+        return following, (*stale, *older, *(() if keep_previous else previous))
 
     def write(self, stager: Stager, index: Index, block: Host, /) -> tuple[StagedObject, ...]:
         """Stage one tile. The error of a failed tile carries its path as a note."""

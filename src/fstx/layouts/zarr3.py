@@ -18,7 +18,7 @@ from fstx.layouts.chunks import DTYPES, ChunkCodec, check_compression
 from fstx.layouts.shard_sink import Partial, ShardSink
 from fstx.layouts.shards import ShardFormat, ShardLayout
 from fstx.layouts.zarr_metadata import array_metadata, fill_bytes
-from fstx.plan import ArraySpec, Grid, Host, Index, StatelessSink, block_slices
+from fstx.plan import ArraySpec, Grid, Host, Index, StatelessSink, block_slices, cut
 from fstx.protocol import Stager, Transaction
 from fstx.types import Mode, StagedObject
 
@@ -181,7 +181,7 @@ def _block_grid(spec: ArraySpec, chunks: Shape, shards: Shape | None) -> Grid:
     """Blocks that cover whole chunks: the array's own where they do, else such as do."""
     if spec.grid is None:
         unit = shards or chunks
-        return tuple(_uniform(n, u) for n, u in zip(spec.shape, unit, strict=True))
+        return tuple(cut(n, u) for n, u in zip(spec.shape, unit, strict=True))
     axes = []
     for lengths, n, chunk, shard in zip(
         spec.grid, spec.shape, chunks, shards or chunks, strict=True
@@ -193,13 +193,8 @@ def _block_grid(spec: ArraySpec, chunks: Shape, shards: Shape | None) -> Grid:
             continue
         # One unaligned block would mean two writers of one chunk: the source rechunks instead.
         step = shard if max(own) >= shard else chunk
-        axes.append(_uniform(n, step * max(1, round(max(own) / step))))
+        axes.append(cut(n, step * max(1, round(max(own) / step))))
     return tuple(axes)
-
-
-def _uniform(n: int, unit: int) -> tuple[int, ...]:
-    whole, rest = divmod(n, unit)
-    return (unit,) * whole + ((rest,) if rest or not whole else ())
 
 
 @dataclass(frozen=True)
@@ -231,7 +226,9 @@ class ZarrPlan:
     def overwrite_mode(self) -> Mode:
         return OVERWRITE_MODE
 
-    def replacing(self, existing: Sequence[str], /) -> tuple[ZarrPlan, tuple[str, ...]]:
+    def replacing(
+        self, existing: Sequence[str], /, *, keep_previous: bool = False
+    ) -> tuple[ZarrPlan, tuple[str, ...]]:
         return self, ()
 
     @property

@@ -378,3 +378,15 @@ def test_local_agrees_with_memory(tmp_path: Path, base: Tree, mode: Any, calls: 
     memory = Place(f"memory://{token}")
     on_disk, in_memory = play(local, base, mode, calls), play(memory, base, mode, calls)
     assert on_disk == in_memory
+
+
+@pytest.mark.parametrize("path", ["#a", "d/#x", "a#1"])
+def test_a_name_with_a_hash_is_a_name(path: str) -> None:
+    """Protects names that look like those of scratch objects: staged, read back and published."""
+    url = f"memory://hash-{uuid.uuid4().hex}"
+    with fstx.begin(url) as tx:
+        tx.stage(path, b"1")
+        assert tx.read(path) == b"1"
+    with fstx.begin(url, mode="replace") as tx:
+        assert list(tx.paths()) == [path]
+        tx.stage("other", b"")
