@@ -14,6 +14,7 @@ from fstx.errors import (
     CommitError,
     ConflictError,
     PathError,
+    RecoveryError,
     TargetBusyError,
     TargetExistsError,
 )
@@ -277,3 +278,26 @@ def test_names_are_refused_before_a_byte_is_written(tmp_path: Path) -> None:
     ):
         tx.stage("s/a:b", b"x")
     assert ".fstx/" not in machine.found()
+
+
+def test_old_files_set_aside_are_not_dropped_with_a_replaced_target(tmp_path: Path) -> None:
+    """Nothing is lost: the target was exchanged by hand while old files of it lay in a dead area."""
+    job = JOBS["several files"]
+    refused = 0
+    for _, machine in killed_at_each_call(job, tmp_path):
+        area = next((p.parent for p in machine.root.glob(".fstx/*/intent")), None)
+        if area is None or area.suffix == ".trash" or (area / "commit").exists():
+            continue
+        aside = {p: p.read_bytes() for p in area.glob("o[0-9]*")}
+        (machine.root / "t").rename(machine.root / "t.bak")
+        (machine.root / "t").mkdir()
+        if aside:
+            refused += 1
+            with pytest.raises(RecoveryError, match="set aside"):
+                job.recover(machine)
+            assert {p: p.read_bytes() for p in aside} == aside
+        else:
+            job.recover(machine)
+            assert not list(machine.root.glob(".fstx"))
+        assert list((machine.root / "t").iterdir()) == []
+    assert refused > 0

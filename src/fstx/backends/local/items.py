@@ -97,17 +97,28 @@ def contents(ops: Ops, place: str) -> frozenset[tuple[str, Identity]]:
     return frozenset(found)
 
 
-def no_links(ops: Ops, target: str, rest: str) -> None:
-    """PathError if the way from a target to a path in it leads through a symbolic link (PATH-5)."""
-    place = target
-    for part in rest.split("/")[:-1] if rest else ():
+def first_link(ops: Ops, place: str, parts: Iterable[str]) -> str | None:
+    """The first symbolic link on the way down from `place`, or None."""
+    for part in parts:
         place = os.path.join(place, part)
         stat = ops.lstat(place)
         if stat is not None and stat.kind is FileKind.LINK:
-            raise PathError(
-                f"{place} is a symbolic link; nothing is reached through links below a target. "
-                "Make the place it points to the target"
-            )
+            return place
+    return None
+
+
+def no_links(ops: Ops, target: str, rest: str, *, itself: bool = False) -> None:
+    """PathError if the way from a target to a path in it leads through a symbolic link (PATH-5).
+
+    `itself`: the path must be no link either.
+    """
+    parts = rest.split("/") if rest else []
+    link = first_link(ops, target, parts if itself else parts[:-1])
+    if link is not None:
+        raise PathError(
+            f"{link} is a symbolic link; nothing is reached through links below a target. "
+            "Make the place it points to the target"
+        )
 
 
 def walk(ops: Ops, place: str, logical: str, prefix: str) -> Iterable[str]:

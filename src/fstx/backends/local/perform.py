@@ -33,7 +33,14 @@ LOCK_WAIT_S = 60.0
 
 
 class Replan(Exception):  # noqa: N818 - no error: control flow between Check and the transaction
-    """A directory came or went since the items were made; nothing was recorded or moved yet."""
+    """A directory came or went since the items were made; nothing was recorded or moved yet.
+
+    `performer` holds the locks, for the plan after this one.
+    """
+
+    def __init__(self, performer: Performer) -> None:
+        super().__init__()
+        self.performer = performer
 
 
 @dataclass
@@ -235,7 +242,7 @@ class Performer:
             found = identity(ops.lstat(target))
             if found != entry.base and target not in going and not self._nothing(target, entry):
                 if self.may_replan and entry.tree and self._is_tree(target):
-                    raise Replan  # a directory that was new: it can be entered instead
+                    raise Replan(self)  # a directory that was new: it can be entered instead
                 self.complaint = (
                     f"{target} "
                     + ("was created" if entry.base is None else "was changed or removed")
@@ -250,7 +257,7 @@ class Performer:
                 going.add(target)
         for folder in folders:
             if self.may_replan and ops.lstat(folder) is None:
-                raise Replan  # a directory that was there: it can be published instead
+                raise Replan(self)  # a directory that was there: it can be published instead
             if not os.access(folder, os.W_OK | os.X_OK):
                 self.complaint = f"{folder} is not writable"
                 return v.Refused("failed")
@@ -266,10 +273,12 @@ class Performer:
         return unsettled((self.control, *self.others), self.txid, mine)
 
     def _tell_the_living(self) -> None:
-        by_parent = {c.parent: c for c in (self.control, *self.others)}
-        for parent, name in {(self.parent_of(e), e.name) for e in self.body.entries}:
-            if len(by_parent[parent].transactions()) > 1:
-                by_parent[parent].bump(name, secrets.token_hex(8))
+        targets = {(self.parent_of(e), e.name) for e in self.body.entries}
+        for control in (self.control, *self.others):
+            names = [name for parent, name in targets if parent == control.parent]
+            if names and len(control.transactions()) > 1:
+                for name in names:
+                    control.bump(name, secrets.token_hex(8))
 
     # --- records -------------------------------------------------------------------------------
 
@@ -347,22 +356,23 @@ class Performer:
         except OSError as error:
             if reason_of(error) != "unsupported":
                 raise
-        if not self._is_tree(src):
-            try:
-                ops.link_new(src, dst)
-            except FileExistsError:
-                raise
-            except OSError:
-                pass_on = True  # no hard links either
-            else:
-                ops.unlink(src)
-                return
-        else:
-            pass_on = True
+        if not self._is_tree(src) and self._linked(src, dst):
+            return
         # Only the target's lock protects this one; a non-empty directory refuses by itself.
-        if pass_on and ops.lstat(dst) is not None:
+        if ops.lstat(dst) is not None:
             raise FileExistsError(f"{dst} exists")
         ops.rename(src, dst)
+
+    def _linked(self, src: str, dst: str) -> bool:
+        """Move a file by a hard link, which never replaces; False where there are none."""
+        try:
+            self.control.ops.link_new(src, dst)
+        except FileExistsError:
+            raise
+        except OSError:
+            return False
+        self.control.ops.unlink(src)
+        return True
 
     # --- looking -------------------------------------------------------------------------------
 

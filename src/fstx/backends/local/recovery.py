@@ -13,11 +13,10 @@ from typing import Any, cast
 
 from fstx import machines
 from fstx.backends.local.control import REF, Control, boot_id, names_from, remove_tree
-from fstx.backends.local.items import identity
+from fstx.backends.local.items import first_link, identity
 from fstx.backends.local.journals import home_of, read_records, read_ref, same
 from fstx.backends.local.perform import Performer
 from fstx.backends.local.records import LIMIT_BYTES, Entry, RecordBody, unseal
-from fstx.backends.ops import FileKind
 from fstx.errors import RecoveryError
 from fstx.machines import vocabulary as v
 from fstx.types import OutcomeState, Recovery, Settled
@@ -134,33 +133,31 @@ class Recoverer:
 
     def _settle(self, control: Control, txid: str, area: str) -> Settled:
         records = read_records(control, area)
-        if not records:
-            others = self._parents_of(control, txid, area)
-            performer = Performer(control, others, txid, area, _EMPTY, None)
-            machine: Any = machines.discard()
-        else:
-            body = next(iter(records.values()))
+        body = next(iter(records.values()), _EMPTY)
+        detail = "staging removed"
+        if records:
             self._verify(control, txid, body)
             parents = {e.parent for e in body.entries if e.parent}
             others = tuple(Control(p, control.ops) for p in sorted(parents))
-            performer = Performer(control, others, txid, area, body, None)
-            performer.receipt = {"strategy": body.strategy, "targets": _targets_of(control, area)}
-            if self._superseded(control, body):
-                outcome = performer.run(machines.discard(), machines.discard().rollback())
-                return Settled(
-                    txid,
-                    control.parent,
-                    OutcomeState.ABORTED,
-                    "its target was removed or replaced since: what was left of it is dropped",
-                )
+        else:
+            others = self._parents_of(control, txid, area)
+        performer = Performer(control, others, txid, area, body, None)
+        performer.receipt = {"strategy": body.strategy, "targets": _targets_of(control, area)}
+        machine: Any = machines.discard()
+        first = machine.recover
+        if records and self._superseded(control, area, records):
+            detail = "its target was removed or replaced since: what was left of it is dropped"
+            first = machine.rollback
+        elif records:
             machine = machines.build(
                 body.strategy,
                 tuple(e.item for e in body.entries),
                 how=cast(Any, body.how or "create"),
                 strict=body.strict,
             )
+            first = machine.recover
         try:
-            outcome = performer.run(machine, machine.recover())
+            outcome = performer.run(machine, first())
         finally:
             performer.release()
         match outcome:
@@ -174,7 +171,7 @@ class Recoverer:
                     f"storage refuses: {performer.cause}",
                 )
             case v.Aborted():
-                return Settled(txid, control.parent, OutcomeState.ABORTED, "staging removed")
+                return Settled(txid, control.parent, OutcomeState.ABORTED, detail)
         if not isinstance(outcome, v.Stuck):  # in doubt: another run settles it
             raise RecoveryError(
                 f"transaction {txid} in {performer.area} could not be settled now "
@@ -183,17 +180,17 @@ class Recoverer:
                 outcome="unknown",
                 retryable=True,
             ) from performer.cause
-        detail = outcome.detail
         raise RecoveryError(
-            f"transaction {txid} in {performer.area} can't be settled: {detail}. Nothing was "
+            f"transaction {txid} in {performer.area} can't be settled: {outcome.detail}. Nothing was "
             "destroyed; look at the target, then move that directory away",
             txid=txid,
             outcome="unknown",
         ) from performer.cause
 
     @staticmethod
-    def _superseded(control: Control, body: RecordBody) -> bool:
+    def _superseded(control: Control, area: str, records: dict[v.RecordKind, RecordBody]) -> bool:
         """True when the targets that its items lie in are gone: nothing may appear in their successors."""
+        body = next(iter(records.values()))
         gone = set()
         for root in body.roots:
             now = identity(
@@ -203,13 +200,20 @@ class Recoverer:
                 gone.add((root.parent, root.name))
         if not gone:
             return False
-        if all((e.parent, e.name) in gone for e in body.entries):
+        aside = "commit" not in records and any(
+            control.ops.lstat(os.path.join(area, f"o{i}")) for i in range(len(body.entries))
+        )
+        if not aside and all((e.parent, e.name) in gone for e in body.entries):
             return True
         names = ", ".join(sorted(name for _, name in gone))
+        why = (
+            "but old files that it had set aside are still in its area"
+            if aside
+            else "while its other targets are there"
+        )
         raise RecoveryError(
             f"transaction {body.txid} was interrupted in its commit, and {names} was removed or replaced "
-            "since, while its other targets are there. Nothing was changed; look at them, then move "
-            f"{control.area(body.txid)} away",
+            f"since, {why}. Nothing was changed; look at them, then move {area} away",
             txid=body.txid,
             outcome="unknown",
         )
@@ -258,14 +262,10 @@ class Recoverer:
 
     @staticmethod
     def _no_links(control: Control, entry: Entry) -> None:
-        place = os.path.join(entry.parent or control.parent, entry.name)
-        for part in ("", *entry.rest.split("/")[:-1]) if entry.rest else ():
-            place = os.path.join(place, part) if part else place
-            stat = control.ops.lstat(place)
-            if stat is not None and stat.kind is FileKind.LINK:
-                raise RecoveryError(
-                    f"{place} is a symbolic link; a record is not followed through it"
-                )
+        parts = [entry.name, *entry.rest.split("/")[:-1]] if entry.rest else []
+        link = first_link(control.ops, entry.parent or control.parent, parts)
+        if link is not None:
+            raise RecoveryError(f"{link} is a symbolic link; a record is not followed through it")
 
     def _parents_of(self, control: Control, txid: str, area: str) -> tuple[Control, ...]:
         """Other parents that an undecided transaction left a ref in; those that agree, that is."""

@@ -43,14 +43,6 @@ from fstx.types import Buffer, Capability, Guarantee, Mode, Snapshot, StagedObje
 _PLANS = 3  # one more than cooperating writers can make necessary: locks are held from the first on
 
 
-class Replanned(Exception):  # noqa: N818 - control flow within commit
-    """Check found directories that came or went; `performer` holds the locks."""
-
-    def __init__(self, performer: Performer) -> None:
-        super().__init__()
-        self.performer = performer
-
-
 class LocalTransaction(BaseTransaction):
     """Staged beside its targets, on their file system; published by rename, swap or redo."""
 
@@ -227,7 +219,7 @@ class LocalTransaction(BaseTransaction):
 
     def _no_links(self, path: str) -> None:
         i, rest = self._items.split(path)
-        no_links(self._ops, self._targets[i].path, f"{rest}/" if rest else "")
+        no_links(self._ops, self._targets[i].path, rest, itself=True)
 
     def _base_paths(self, prefix: str) -> Iterable[str]:
         for target in self._targets:
@@ -262,7 +254,7 @@ class LocalTransaction(BaseTransaction):
                 return self._publish_as_planned(
                     held, may_replan=left > 0 and self._mode == "update"
                 )
-            except Replanned as again:
+            except Replan as again:
                 held = again.performer
         raise AssertionError("the last plan is final")
 
@@ -275,7 +267,7 @@ class LocalTransaction(BaseTransaction):
                 performer.may_replan = may_replan
                 outcome = performer.run(machine, machine.start())
         except Replan:
-            raise Replanned(cast(Performer, performer)) from None
+            raise
         except BaseException as error:
             if performer is not None:
                 self._settle(performer, machine, error, snapshot)
@@ -317,20 +309,7 @@ class LocalTransaction(BaseTransaction):
 
     def _performer(self, entries: tuple[Entry, ...], strategy: str, how: str) -> Performer:
         own = self._control.parent
-        stored = tuple(
-            Entry(
-                e.kind,
-                "" if e.parent == own else e.parent,
-                e.name,
-                e.rest,
-                e.root,
-                e.tree,
-                e.occupied,
-                e.new,
-                e.base,
-            )
-            for e in entries
-        )
+        stored = tuple(replace(e, parent="") if e.parent == own else e for e in entries)
         body = RecordBody(
             txid=self._txid,
             strategy=strategy,
