@@ -1,0 +1,367 @@
+"""Objects as files of a local (or mounted) file system, over plain OS calls.
+
+A file is written under a temporary name in its directory, synced, and moved to its name in one step:
+linked where it must be new, moved over where not. After an error what lies there decides, never the
+error's number: on a network mount a call can fail that took place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+from fstx.stores import Answer, Info, Proof
+from fstx.stores.keys import check_key, check_prefix, is_temp, span, temp_name
+from fstx.stores.syncing import Directories, Workers
+from fstx.types import Buffer
+
+_WINDOWS = sys.platform == "win32"
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+_BINARY = getattr(os, "O_BINARY", 0)
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+_TRIES = 50
+
+
+class LocalStore:
+    """A `Store` over a directory. Its objects are plain files that anything may read.
+
+    Parameters
+    ----------
+    root
+        The directory, made when the first object is put.
+    durable
+        False leaves out every sync: what was put survives a killed process, not a loss of power.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, durable: bool = True) -> None:
+        self._root = os.path.abspath(os.fspath(root))
+        self._durable = durable
+        self._directories = Directories(self._root, durable=durable)
+        self._workers = Workers()
+
+    @property
+    def url(self) -> str:
+        path = self._root.replace(os.sep, "/")
+        return f"file://{path}" if path.startswith("/") else f"file:///{path}"
+
+    @property
+    def identity(self) -> str:
+        return f"file:{os.path.realpath(self._root)}"
+
+    def __repr__(self) -> str:
+        return f"<LocalStore {self.url}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_make, (self._root, self._durable))
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def put_new(self, key: str, data: bytes, /) -> Answer:
+        target = self._path(key)
+        if os.path.lexists(target):
+            return Answer.TAKEN  # saves writing the temporary file; the link below decides
+        temp = self._write_temp(target, (data,))
+        try:
+            answer = _settle_new(temp, target)
+        finally:
+            _drop(temp)
+        if answer is Answer.DONE and self._durable:
+            try:
+                self._directories.sync(os.path.dirname(target))
+            except OSError:
+                return Answer.UNKNOWN  # it is there, but may not outlive a loss of power
+        return answer
+
+    def put(self, key: str, data: Buffer, /, *, checksum: str = "") -> None:
+        target = self._path(key)
+        temp = self._write_temp(target, (data,))
+        try:
+            _replace(temp, target)
+        except BaseException:
+            _drop(temp)
+            raise
+        self._directories.sync(os.path.dirname(target))
+
+    def start_put(self, key: str, data: Buffer, /, *, checksum: str = "") -> Future[None]:
+        check_key(key)
+        return self._workers.submit(self.put, key, data)
+
+    def open(self, key: str, /) -> LocalWriter:
+        return LocalWriter(self, self._path(key))
+
+    def replace_if(self, key: str, data: bytes, token: str | None, /) -> Answer:
+        if token is None:
+            return self.put_new(key, data)
+        raise OSError(errno.ENOTSUP, "files can't be replaced on a condition", self._path(key))
+
+    def delete(self, keys: Iterable[str], /) -> None:
+        parents = set()
+        for key in keys:
+            path = self._path(key)
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(path)
+                parents.add(os.path.dirname(key))
+        for parent in sorted(parents):
+            # The entry goes for good only with its directory's sync; a file that comes back after a
+            # loss of power is garbage, not damage, but "deleted" should mean it.
+            with contextlib.suppress(FileNotFoundError):
+                self._directories.sync(self._join(parent))
+        self._prune(parents)
+
+    def _prune(self, parents: Iterable[str]) -> None:
+        """Remove directories that are empty now, but not those directly below the root."""
+        for parent in sorted(parents, reverse=True):
+            while "/" in parent or parent.startswith(".probe-"):
+                path = self._join(parent)
+                try:
+                    os.rmdir(path)
+                except OSError:
+                    break  # not empty, gone, or in use: somebody else's business
+                self._directories.forget(path)
+                parent = os.path.dirname(parent)
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def get(self, key: str, /, start: int = 0, stop: int | None = None) -> bytes:
+        path = self._path(key)
+        try:
+            fd = os.open(path, os.O_RDONLY | _CLOEXEC | _BINARY)
+        except (NotADirectoryError, IsADirectoryError):
+            raise FileNotFoundError(errno.ENOENT, "no such object", path) from None
+        try:
+            file = open(fd, "rb", buffering=0)  # noqa: SIM115 - closed by the block below
+        except IsADirectoryError:
+            os.close(fd)
+            raise FileNotFoundError(errno.ENOENT, "no such object", path) from None
+        with file:
+            first, last = span(os.fstat(fd).st_size, start, stop)
+            if first:
+                file.seek(first)
+            pieces = []
+            while first < last and (piece := file.read(last - first)):
+                pieces.append(piece)
+                first += len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def list(self, prefix: str, /) -> Iterator[Info]:
+        check_prefix(prefix)
+        top = prefix.rpartition("/")[0]
+        yield from self._walk(top, prefix)
+
+    def _walk(self, directory: str, prefix: str) -> Iterator[Info]:
+        try:
+            with os.scandir(self._join(directory)) as entries:
+                # A directory sorts as the "/" that follows its name in every key below it.
+                names = sorted(
+                    e.name + "/" if e.is_dir(follow_symlinks=False) else e.name for e in entries
+                )
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for name in names:
+            key = f"{directory}/{name}" if directory else name
+            if name.endswith("/"):
+                if key.startswith(prefix) or prefix.startswith(key):
+                    yield from self._walk(key[:-1], prefix)
+            elif key.startswith(prefix) and not is_temp(name):
+                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                    st = os.stat(self._join(key))
+                    if not _is_dir(st):
+                        yield _info(key, st)
+
+    def info(self, key: str, /) -> Info | None:
+        try:
+            st = os.stat(self._path(key))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return None if _is_dir(st) else _info(key, st)
+
+    # --- what it is ----------------------------------------------------------------------------
+
+    def probe(self) -> Proof:
+        from fstx.stores.localproof import prove
+
+        return prove(self._root, durable=self._durable)
+
+    def below(self, path: str, /) -> LocalStore:
+        return LocalStore(self._join(check_key(path)), durable=self._durable)
+
+    def tidy(self, older_than_s: float) -> int:
+        """Remove temporary files that killed writers left; returns how many."""
+        before_s = time.time() - older_than_s
+        count = 0
+        for directory, _, names in os.walk(self._root):
+            for path in (os.path.join(directory, n) for n in names if is_temp(n)):
+                with contextlib.suppress(OSError):
+                    if os.stat(path).st_mtime < before_s:
+                        os.unlink(path)
+                        count += 1
+        return count
+
+    @property
+    def durable(self) -> bool:
+        """Whether writes are synced."""
+        return self._durable
+
+    def _path(self, key: str) -> str:
+        return self._join(check_key(key))
+
+    def _join(self, key: str) -> str:
+        return os.path.join(self._root, *key.split("/")) if key else self._root
+
+    def _open_temp(self, target: str) -> tuple[str, int]:
+        directory = os.path.dirname(target)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOEXEC | _BINARY
+        for _ in range(_TRIES):
+            temp = os.path.join(directory, temp_name())
+            try:
+                self._directories.make(directory)
+                return temp, os.open(temp, flags, 0o666)
+            except FileNotFoundError:
+                # Removed since, by one who deleted its last file: made again.
+                self._directories.forget(directory)
+        raise FileNotFoundError(errno.ENOENT, "the directory vanishes again and again", directory)
+
+    def _write_temp(self, target: str, pieces: Iterable[Buffer]) -> str:
+        temp, fd = self._open_temp(target)
+        try:
+            try:
+                for piece in pieces:
+                    _write_all(fd, piece)
+                self._sync_file(fd)
+            finally:
+                os.close(fd)
+        except BaseException:
+            _drop(temp)
+            raise
+        return temp
+
+    def _sync_file(self, fd: int) -> None:
+        if self._durable:
+            self._directories.sync_fd(fd)
+
+
+class LocalWriter:
+    """Writes a temporary file that takes its name at `close`."""
+
+    def __init__(self, store: LocalStore, target: str) -> None:
+        self._store, self._target = store, target
+        self._temp, fd = store._open_temp(target)
+        self._fd: int | None = fd
+
+    def write(self, data: Buffer, /) -> None:
+        if self._fd is None:
+            raise ValueError(f"the writer of {self._target} is closed")
+        _write_all(self._fd, data)
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, None
+        if fd is None:
+            return
+        try:
+            try:
+                self._store._sync_file(fd)
+            finally:
+                os.close(fd)
+            _replace(self._temp, self._target)
+        except BaseException:
+            _drop(self._temp)
+            raise
+        self._store._directories.sync(os.path.dirname(self._target))
+
+    def abort(self) -> None:
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+            _drop(self._temp)
+
+    def __del__(self) -> None:
+        self.abort()
+
+
+def _make(root: str, durable: bool) -> LocalStore:
+    return LocalStore(root, durable=durable)
+
+
+def _settle_new(temp: str, target: str) -> Answer:
+    """Give `temp`'s content the name `target` if it is free; what lies there afterwards decides."""
+    try:
+        _take_name(temp, target)
+    except OSError as error:
+        try:
+            own, there = _lstat(temp), _lstat(target)
+        except OSError:
+            return Answer.UNKNOWN
+        if own is None and there is not None and not isinstance(error, FileExistsError):
+            return Answer.UNKNOWN  # moved away by a call that failed: probably ours
+        if there is not None:
+            ours = own is not None and os.path.samestat(own, there)
+            return Answer.DONE if ours else Answer.TAKEN
+        raise
+    return Answer.DONE
+
+
+def _take_name(temp: str, target: str) -> None:
+    if _WINDOWS:
+        os.rename(temp, target)  # refuses an existing target there
+        return
+    try:
+        os.link(temp, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS or _lstat(target) is not None:
+            raise
+        from fstx.backends.ops.posix import PosixOps
+
+        PosixOps().rename_new(temp, target)
+
+
+def _replace(temp: str, target: str) -> None:
+    pause_s = 0.01
+    while True:
+        try:
+            os.replace(temp, target)
+            return
+        except PermissionError:
+            # On Windows a scanner or a reader may hold the old file open for a moment.
+            if not _WINDOWS or pause_s > 1:
+                raise
+        time.sleep(pause_s)
+        pause_s *= 2
+
+
+def _lstat(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _drop(temp: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(temp)
+
+
+def _write_all(fd: int, data: Buffer) -> None:
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _is_dir(st: os.stat_result) -> bool:
+    import stat
+
+    return stat.S_ISDIR(st.st_mode)
+
+
+def _info(key: str, st: os.stat_result) -> Info:
+    token = f"{st.st_dev:x}-{st.st_ino:x}-{st.st_size:x}-{st.st_mtime_ns:x}"
+    return Info(key, st.st_size, st.st_mtime, token)
+
+
+__all__ = ["LocalStore", "LocalWriter"]

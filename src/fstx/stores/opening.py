@@ -1,0 +1,77 @@
+"""From a URL, or a file system that the caller has, to a `Store`."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from fstx.errors import PathError
+from fstx.stores import Store
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*)://")
+
+
+def open_store(url: str | os.PathLike[str], **storage_options: Any) -> Store:
+    """The store whose root is `url`.
+
+    Parameters
+    ----------
+    url
+        ``s3://bucket/path``, ``gs://``, ``az://``, ``memory://``, ``file://``, a plain path, or any
+        other protocol of fsspec.
+    **storage_options
+        As fsspec takes them. ``durable=False`` for local files leaves out the syncs.
+
+    Returns
+    -------
+    Store
+        Nothing was read or written yet.
+    """
+    text = os.fspath(url)
+    if "::" in text:
+        raise PathError(f"{text!r} is a chained URL; a store needs the storage itself")
+    found = _SCHEME.match(text)
+    scheme = found[1].lower() if found else "file"
+    if scheme in ("file", "local"):
+        path = text[found.end() :] if found else text
+        return _local(path, **storage_options)
+    import fsspec
+
+    fs = fsspec.filesystem(scheme, **storage_options)
+    return store_of(fs, text)
+
+
+def store_of(fs: Any, path: str) -> Store:
+    """The store whose root is `path` on the fsspec file system `fs`.
+
+    The caller's instance is not changed; where a store needs other options (no listings cache, more
+    connections) it makes an instance of its own.
+    """
+    from fsspec.implementations.local import LocalFileSystem
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    if isinstance(fs, LocalFileSystem):
+        return _local(fs._strip_protocol(path))
+    stripped = fs._strip_protocol(path)
+    if isinstance(fs, MemoryFileSystem):
+        from fstx.stores.memory import MemoryStore
+
+        return MemoryStore(stripped, fs)
+    from fstx.stores.remote import RemoteStore
+
+    store: Store = RemoteStore(fs, stripped)
+    return store
+
+
+def _local(path: str, *, durable: bool = True, **other: Any) -> Store:
+    from fstx.stores.local import LocalStore
+
+    if unknown := sorted(set(other) - {"auto_mkdir", "use_listings_cache", "skip_instance_cache"}):
+        raise PathError(f"local files take no options {', '.join(unknown)}")
+    if not path:
+        raise PathError("the path is empty")
+    return LocalStore(os.path.expanduser(path), durable=durable)
+
+
+__all__ = ["open_store", "store_of"]
