@@ -1,0 +1,296 @@
+"""The backend of ``tx::`` URLs, and of any `Store` that a third party brings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from fstx.backends.manifest import joining
+from fstx.backends.manifest.commit import fence
+from fstx.backends.manifest.conflicts import POLICIES, Policy
+from fstx.backends.manifest.dataset import Dataset, dataset_of
+from fstx.backends.manifest.joined import JoinedTransaction
+from fstx.backends.manifest.names import DATA, mark_of, owner_of
+from fstx.backends.manifest.resolve import find, parse, split_options
+from fstx.backends.manifest.transaction import ManifestTransaction
+from fstx.errors import CapabilityError, PathError, StateError, UsageError
+from fstx.stores import Proof, Store
+from fstx.types import (
+    Capability,
+    Durability,
+    Guarantee,
+    Mode,
+    OutcomeState,
+    Promise,
+    Recovery,
+    Settled,
+)
+
+IDLE_S = 3600.0
+"""A transaction that staged nothing for so long, and is not open in this process, counts as dead."""
+
+
+def promises(url: str, proof: Proof, mode: Mode, durability: Durability) -> Guarantee:
+    """What a dataset keeps on a storage of which `proof` is known."""
+    commits = proof.put_new and proof.consistent
+    why = proof.put_new_reason if not proof.put_new else proof.consistent_reason
+    known = {c: (kept, reason, by) for c, kept, reason, by in proof.promises}
+    proven = "probe" if commits else ""
+
+    def promise(capability: Capability, reason: str, kept: bool = commits) -> Promise:
+        if capability in known:
+            kept_too, other, by = known[capability]
+            if not kept_too:
+                return Promise(capability, False, other, by)
+        return Promise(capability, kept, reason if kept or commits else why, proven if kept else "")
+
+    durable = proof.durable and (durability == "data" or proof.shared)
+    rows = (
+        promise(
+            Capability.ATOMIC_OBJECT, "objects are never overwritten; readers hold one version"
+        ),
+        promise(
+            Capability.ATOMIC_SET, "all paths of a transaction appear with one record of the log"
+        ),
+        promise(Capability.NO_GAP, "a version holds each path or does not"),
+        promise(Capability.DURABLE, proof.durable_reason, commits and durable),
+        promise(Capability.RECOVERABLE, "what has no record is not part of any version"),
+        promise(Capability.CONFLICT_DETECTED, "the record's name can be taken once: put if absent"),
+        promise(
+            Capability.FENCED, "a record of the log gives a writer up; its own can't land after it"
+        ),
+        promise(
+            Capability.REMOTE_STAGING,
+            "any process that reaches the storage may stage"
+            if proof.shared
+            else "other processes don't see this storage",
+            commits and proof.shared,
+        ),
+        promise(
+            Capability.SNAPSHOTS, "versions stay readable until they are retired and collected"
+        ),
+    )
+    notes = ("for readers through tx://; plain readers don't find the objects", *proof.notes)
+    return Guarantee(url, "manifest", mode, durability, rows, notes)
+
+
+class ManifestBackend:
+    """Transactions on one dataset.
+
+    Parameters
+    ----------
+    store
+        Where the dataset's control directory lies: any `Store`, rooted at ``<root>/.fstx``.
+    prefix
+        The place of the transactions' paths in the dataset.
+    roots
+        Names that paths begin with, where the call named a list of targets.
+    policy
+        As for `ManifestTransaction`.
+    target
+        The URL as the caller gave it.
+    strip
+        The first part of all paths, where `prefix` stands for it.
+    """
+
+    def __init__(
+        self,
+        store: Store | Dataset,
+        *,
+        prefix: str = "",
+        roots: tuple[str, ...] | None = None,
+        policy: Policy = "rebase",
+        target: str = "",
+        strip: str = "",
+    ) -> None:
+        if policy not in POLICIES:
+            raise UsageError(f"policy={policy!r}; it is one of {', '.join(POLICIES)}")
+        self.dataset = store if isinstance(store, Dataset) else dataset_of(store)
+        self._prefix = prefix
+        self._roots = roots
+        self._policy: Policy = policy
+        self._strip = strip
+        self._target = target or self.dataset.url + (f"/{prefix}" if prefix else "")
+
+    def __repr__(self) -> str:
+        return f"ManifestBackend(tx::{self._target})"
+
+    @property
+    def url(self) -> str:
+        """The target."""
+        return f"tx::{self._target}"
+
+    def guarantee(
+        self, *, mode: Mode, durability: Durability, entry: str | None = None
+    ) -> Guarantee:
+        """What is promised here, probed."""
+        return promises(self.url, self.dataset.proof(), mode, durability)
+
+    def begin(
+        self,
+        *,
+        mode: Mode,
+        durability: Durability,
+        require: frozenset[Capability],
+        entry: str | None = None,
+        id: str | None = None,
+    ) -> ManifestTransaction:
+        """Begin on the newest version."""
+        promised = self.guarantee(mode=mode, durability=durability, entry=entry)
+        self.dataset.must_commit()
+        missing = require - promised.capabilities
+        if missing:
+            raise CapabilityError(
+                f"{self.url} does not promise {', '.join(sorted(missing))}: "
+                + "; ".join(promised[c].reason for c in sorted(missing))
+                + ". Use another target or a lower require="
+            )
+        outer = joining.current(self.dataset.identity)
+        if outer is not None:
+            raise StateError(
+                f"transaction {outer.id} on {self.url} is open in this context; a second one in it would not "
+                "see its changes: commit it first, or stage into it",
+                txid=outer.id,
+            )
+        self.dataset.create()
+        return ManifestTransaction(
+            self.dataset,
+            self.dataset.refresh(),
+            target=self._target,
+            prefix=self._prefix,
+            guarantee=promised,
+            mode=mode,
+            require=require,
+            id=id,
+            policy=self._policy,
+            roots=self._roots,
+            strip=self._strip,
+        )
+
+    def recover(self, *, idle_s: float = IDLE_S) -> Recovery:
+        """Give up writers that are dead by all signs, and remove what they staged.
+
+        A writer that was idle for `idle_s` and yet lives learns at its commit that it was given up: it
+        does no harm, it has to begin anew.
+        """
+        dataset = self.dataset
+        if not dataset.exists():
+            return Recovery(self.url)
+        settled = []
+        for txid, idle in idle_transactions(dataset).items():
+            if joining.find(txid) is not None:
+                settled.append(Settled(txid, self.url, OutcomeState.ACTIVE, "open in this process"))
+            elif idle < idle_s:
+                detail = f"staged something {idle:.0f} s ago; given up after {idle_s:.0f} s"
+                settled.append(Settled(txid, self.url, OutcomeState.ACTIVE, detail))
+            else:
+                settled.append(self._settle(txid))
+        return Recovery(self.url, tuple(settled))
+
+    def _settle(self, txid: str) -> Settled:
+        outcome = fence(self.dataset, [txid])
+        if hasattr(outcome, "slot"):
+            return Settled(txid, self.url, OutcomeState.COMMITTED, f"version {outcome.slot}")
+        store = self.dataset.store
+        keys = [i.key for p in (f"{DATA}{txid}/", f"node/{txid}-") for i in store.list(p)]
+        store.delete(keys)
+        return Settled(txid, self.url, OutcomeState.ABORTED, f"{len(keys)} staged objects removed")
+
+    def outcome(self, id: str, /) -> OutcomeState:
+        """What became of a transaction, by the caller's id or by ``tx.id``."""
+        if not self.dataset.exists():
+            return OutcomeState.UNKNOWN
+        now = self.dataset.refresh()
+        if now.mark(mark_of(id)) is not None:
+            return OutcomeState.COMMITTED
+        for seq in reversed(self.dataset.log.seqs()):
+            head = self.dataset.log.read(seq)
+            if head is not None and head.record is not None and head.record.txid == id:
+                return OutcomeState.COMMITTED
+        if id in now.head.state.fenced:
+            return OutcomeState.ABORTED
+        if joining.find(id) is not None:
+            return OutcomeState.ACTIVE
+        return OutcomeState.UNKNOWN
+
+    def join(self, reference: str) -> Any:
+        """The transaction that a URL names: the open one of this process, else one to stage into."""
+        return join(self.dataset, reference, self._prefix)
+
+
+def join(dataset: Dataset, reference: str, prefix: str = "") -> Any:
+    """The transaction that `reference` names, open in this process or to be staged into from afar.
+
+    Raises
+    ------
+    PathError
+        No such reference.
+    """
+    found = joining.parse_reference(reference)
+    if found is None:
+        raise PathError(
+            f"{reference!r} names no transaction; take tx.url as it is, it reads tx://@ID::TARGET"
+        )
+    own = joining.find(found[0])
+    if own is not None and own.dataset.identity == dataset.identity:
+        return own
+    return JoinedTransaction(dataset, found[0], found[1], prefix)
+
+
+def idle_transactions(dataset: Dataset) -> dict[str, float]:
+    """Transactions that have staged objects and no commit, with the seconds since the last one.
+
+    By the storage's clock: the newest object of all is "now" at the earliest.
+    """
+    last: dict[str, float] = {}
+    now = time.time()
+    for prefix in (DATA, "node/"):
+        for info in dataset.store.list(prefix):
+            owner = owner_of(info.key)
+            if owner:
+                last[owner] = max(last.get(owner, 0.0), info.modified_s or 0.0)
+    now = max([now, *last.values()])
+    committed = set()
+    for seq in dataset.log.seqs():
+        head = dataset.log.read(seq)
+        if head is not None and head.record is not None:
+            committed.add(head.record.txid)
+    reachable = {owner_of(e.key) for _, e in dataset.refresh().items() if e.key}
+    return {
+        t: now - at if at else float("inf")
+        for t, at in last.items()
+        if t not in committed and t not in reachable
+    }
+
+
+def open_backend(urls: Sequence[str], *, joined: bool = False, **options: Any) -> Any:
+    """Entry point of scheme ``tx``. `joined`: paths begin with the name of a target.
+
+    Parameters
+    ----------
+    urls
+        ``tx::TARGET`` or ``tx://INNER::TARGET``.
+    **options
+        Of the storage, flat or under its protocol's name; of the chain: ``root``, ``policy``
+        (``"rebase"``, ``"fail"``, ``"last"``).
+    """
+    parts = [parse(u) for u in urls]
+    if any(p.reference for p in parts):
+        raise PathError(
+            f"{urls[0]} names an open transaction: write to it through fsspec, don't begin another on it"
+        )
+    own, storage = split_options(dict(options), parts[0].target)
+    policy = own.get("policy", "rebase")
+    if not joined:
+        part = parts[0]
+        root = own.get("root") or (part.target if part.rooted else None)
+        url = f"{part.target}/{part.inner}" if part.inner else part.target
+        dataset, prefix, _ = find(url, storage, root=root)
+        return ManifestBackend(dataset, prefix=prefix, policy=policy, target=part.target)
+    from fstx.backends.manifest.several import open_several
+
+    return open_several(parts, own, storage, policy)
+
+
+__all__ = ["ManifestBackend", "join", "open_backend", "promises"]

@@ -1,0 +1,222 @@
+"""The log of a dataset: reading its head, and appending by the machine `Append`.
+
+A record holds the state before it and its own change, so the newest record alone tells the state.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from fstx.backends.manifest.names import BOUNDARY, LOG, boundary_key, log_key, seq_of
+from fstx.errors import RecoveryError
+from fstx.machines import manifest as m
+from fstx.machines import vocabulary as v
+from fstx.state.records import Record, decode, digest, encode
+from fstx.state.view import State
+from fstx.stores import Answer, Store
+
+_LOOKS = 5
+
+
+@dataclass(frozen=True)
+class Head:
+    """The newest record as last read, and the state after it. ``seq`` 0: nothing was committed yet."""
+
+    seq: int = 0
+    state: State = field(default_factory=State)
+    digest: str = ""
+    record: Record | None = None
+
+
+Since: TypeAlias = "tuple[Record, ...] | None"
+"""Records after a head, oldest first; None where some of them are gone from the log."""
+
+
+class Log:
+    """Records of one dataset. Holds nothing but the store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def read(self, seq: int) -> Head | None:
+        """Record `seq`, or None where it is not, or not any more."""
+        key = log_key(seq)
+        try:
+            data = self.store.get(key)
+        except FileNotFoundError:
+            return None
+        where = f"{self.store.url}/{key}"
+        record = decode(data, seq, where)
+        return Head(seq, record.after, digest(data), record)
+
+    def newest(self) -> Head:
+        """The head, by listing: a key at or below the boundary is never the greatest one."""
+        for _ in range(_LOOKS):
+            seqs = self.seqs()
+            if not seqs:
+                return Head()
+            found = self.read(seqs[-1])
+            if found is not None:
+                return found
+        raise RecoveryError(
+            f"{self.store.url}/{LOG}: its newest record went {_LOOKS} times between listing and reading; "
+            "the storage does not read what it lists"
+        )
+
+    def seqs(self) -> list[int]:
+        """Numbers of the records that are there, sorted."""
+        found = (seq_of(info.key) for info in self.store.list(LOG))
+        return sorted(seq for seq in found if seq is not None)
+
+    def boundary(self) -> int:
+        """Records up to this number count no more, whoever wrote them."""
+        found = (seq_of(info.key) for info in self.store.list(BOUNDARY))
+        return max((seq for seq in found if seq is not None), default=0)
+
+    def forward(self, head: Head) -> tuple[Head, Since]:
+        """Read on from `head`: the newest record, and all records between.
+
+        The boundary is read after the records: a writer that slept may have put a record where one was
+        deleted long ago, and only the boundary tells.
+        """
+        start = head
+        since: list[Record] = []
+        at = start
+        while (following := self.read(at.seq + 1)) is not None:
+            if following.record is None or following.record.prev != at.digest:
+                break  # not the successor of what we know: the boundary decides below
+            at = following
+            since.append(following.record)
+        if self.boundary() > start.seq or following is not None:
+            return self.newest(), None
+        return at, tuple(since)
+
+    def raise_boundary(self, seq: int) -> None:
+        """Nothing up to `seq` counts any more. The record after it must be there."""
+        answer = self.store.put_new(boundary_key(seq), b"\n")
+        if answer is not Answer.DONE and self.boundary() < seq:
+            raise OSError(
+                f"{self.store.url}/{boundary_key(seq)} could not be written ({answer.value})"
+            )
+
+
+Judge: TypeAlias = Callable[[Head, Since], str]
+Build: TypeAlias = Callable[[Head, Since], Record]
+
+
+class Appender:
+    """Performs `Append` for one record: at most one of its puts is ever effective.
+
+    Parameters
+    ----------
+    log, head
+        The log, and the newest record that is known.
+    nonce
+        Names this append: found in a record, that record is ours.
+    build
+        Makes the record that follows a head; called again where the head moved on.
+    judge
+        ``"free"``, ``"conflict"``, ``"gone"`` or ``"moot"`` for a head that moved on.
+    landed_unseen
+        Where records between are gone: whether ours was among them; None if that can't be told.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        head: Head,
+        nonce: str,
+        build: Build,
+        judge: Judge,
+        *,
+        settle: Callable[[], None] = lambda: None,
+        landed_unseen: Callable[[Head], int | None] = lambda head: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.log = log
+        self.head = head
+        self.nonce = nonce
+        self.build = build
+        self.judge = judge
+        self.settle = settle
+        self.landed_unseen = landed_unseen
+        self.sleep = sleep
+        self.cause: BaseException | None = None  # of what was refused or stayed unknown
+        self.record: Record | None = None
+        self.since: Since = ()
+        self._ready: tuple[int, str, bytes] | None = None
+
+    def run(
+        self, enter: Callable[[m.Append], Any] = m.Append.start
+    ) -> v.Outcome | m.Landed | m.Moot:
+        """Perform until the machine has its last word."""
+        machine = m.Append(self.head.seq)
+        state, then = enter(machine)
+        while not isinstance(then, m.Landed | m.Moot | v.Aborted | v.InDoubt):
+            state, then = machine.step(state, self._perform(then))
+        return then
+
+    def _perform(self, effect: Any) -> Any:
+        try:
+            match effect:
+                case m.Settle():
+                    self.settle()
+                    return v.Done()
+                case m.Put(slot):
+                    return self._put(slot)
+                case m.Bound(slot):
+                    return m.Clear() if self.log.boundary() < slot else m.Overtaken()
+                case m.Look():
+                    return self._look()
+                case m.Pause(turn):
+                    self.sleep(random.uniform(0, min(2.0, 0.01 * 2**turn)))
+                    return v.Done()
+        except (PermissionError, FileNotFoundError) as error:
+            self.cause = error
+            return v.Refused("failed") if isinstance(effect, m.Put | m.Settle) else v.Unknown()
+        except OSError as error:
+            self.cause = error
+            return v.Refused("failed") if isinstance(effect, m.Put | m.Settle) else v.Unknown()
+        raise AssertionError(f"no effect {effect!r}")
+
+    def _put(self, slot: int) -> Any:
+        if slot != self.head.seq + 1:
+            raise AssertionError(f"record {slot} does not follow {self.head.seq}")
+        if self._ready is None or self._ready[:2] != (slot, self.head.digest):
+            self.record = self.build(self.head, self.since)
+            self._ready = (slot, self.head.digest, encode(self.record))
+        answer = self.log.store.put_new(log_key(slot), self._ready[2])
+        return {
+            Answer.DONE: v.Done(),
+            Answer.TAKEN: m.Taken(),
+            Answer.BUSY: m.Busy(),
+            Answer.UNKNOWN: v.Unknown(),
+        }[answer]
+
+    def _look(self) -> Any:
+        head, since = self.log.forward(self.head)
+        own = next((r.seq for r in since or () if r.nonce == self.nonce), None)
+        known = self.since is not None and since is not None
+        self.head, self.since = head, (*(self.since or ()), *(since or ())) if known else None
+        if own is not None:
+            return m.Seen(head.seq, own, "free")
+        if self.since is None:
+            own = self.landed_unseen(head)
+            if own is not None:
+                return m.Seen(head.seq, own, "free")
+        return m.Seen(head.seq, None, self.judge(head, self.since))
+
+    @property
+    def landed(self) -> Head:
+        """The head as it is after this append landed, as far as this process knows it."""
+        if (
+            self._ready is not None
+            and self._ready[0] == self.head.seq + 1
+            and self.record is not None
+        ):
+            return Head(self._ready[0], self.record.after, digest(self._ready[2]), self.record)
+        return self.head
