@@ -16,7 +16,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
-_CURRENT: ContextVar[Mapping[str, Any]] = ContextVar("fstx_current", default=_NOTHING)  # noqa: B039
+_CURRENT: ContextVar[Mapping[str, Any]] = ContextVar("fstx_current", default=_NOTHING)
 _open: WeakValueDictionary[str, Any] = WeakValueDictionary()
 _lock = threading.Lock()
 

@@ -56,7 +56,7 @@ def joined_prefix(txid: str) -> str:
 
 
 def new_attempt(checksum: str) -> str:
-    """The name of one attempt: sorts after older ones, as far as clocks agree; ends with a checksum or ``-``."""
+    """The name of one attempt: sorts after older ones as clocks agree; ends with a checksum or ``-``."""
     return f"{time.time_ns():016x}{secrets.token_hex(3)}-{checksum or '-'}"
 
 

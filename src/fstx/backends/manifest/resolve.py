@@ -14,7 +14,7 @@ from typing import Any
 
 from fstx.backends.manifest.dataset import Dataset, dataset_of, marked_above
 from fstx.errors import PathError, UsageError
-from fstx.paths import CONTROL_NAME
+from fstx.paths import CONTROL_NAME, is_below
 from fstx.stores import Store
 from fstx.stores.opening import open_store
 
@@ -106,9 +106,7 @@ def find(
         raise PathError(f"{url} lies in {CONTROL_NAME}/, which is the library's own")
     if root is not None:
         root_top, root_path = top_of(root)
-        if root_top != top_url or not (
-            path == root_path or path.startswith(f"{root_path}/") or not root_path
-        ):
+        if root_top != top_url or not (not root_path or is_below(path, root_path)):
             raise PathError(f"{url} does not lie in the root {root}")
         return dataset_at(top, root_path), path[len(root_path) :].strip("/"), False
     for marked in marked_above(top, path):

@@ -111,7 +111,7 @@ class ManifestTransaction(BaseTransaction):
 
     @property
     def url(self) -> str:
-        """``tx://@ID::TARGET``: whoever writes there, from any thread, process or host, joins this transaction.
+        """``tx://@ID::TARGET``: who writes there, from any thread, process or host, joins this transaction.
 
         From the first use on, everything that is staged lies in the storage where the others find it.
         """
