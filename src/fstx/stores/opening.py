@@ -58,10 +58,14 @@ def store_of(fs: Any, path: str) -> Store:
         from fstx.stores.memory import MemoryStore
 
         return MemoryStore(stripped, fs)
-    from fstx.stores.remote import RemoteStore
+    from fstx.stores.remote import remote_store
 
-    store: Store = RemoteStore(fs, stripped)
-    return store
+    known = remote_store(fs, stripped)
+    if known is not None:
+        return known
+    from fstx.stores.generic import GenericStore
+
+    return GenericStore(fs, stripped)
 
 
 def _local(path: str, *, durable: bool = True, **other: Any) -> Store:

@@ -1,0 +1,63 @@
+"""Keeps credentials out of texts: URLs, messages, causes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+_NAMES = re.compile(
+    r"(?i)key|secret|token|passw|passphrase|credential|connection_string|sas|user|auth|cert"
+)
+_IN_TEXT = re.compile(
+    r"(?i)((?:sig|upload_id|x-amz-(?:signature|credential|security-token)|access_token"
+    r"|accountkey|sharedaccesssignature|authorization)\s*[=:]\s*)[^\s&;\"'<>]+"
+)
+_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
+_SHORT = 6  # shorter values are words that may stand anywhere
+
+
+def secrets_of(options: Any, *, named: bool = False) -> frozenset[str]:
+    """Values among storage options that must not be shown, at any depth."""
+    found: set[str] = set()
+    if isinstance(options, Mapping):
+        for name, value in options.items():
+            found |= secrets_of(value, named=named or bool(_NAMES.search(str(name))))
+    elif isinstance(options, list | tuple):
+        for value in options:
+            found |= secrets_of(value, named=named)
+    elif named and isinstance(options, str) and len(options) >= _SHORT:
+        found.add(options)
+        # A connection string or a token is also shown in pieces.
+        found |= {p for p in re.split(r"[;&]|(?<=[a-z])=", options) if len(p) >= 16}
+    return frozenset(found)
+
+
+def scrub(text: str, secrets: frozenset[str]) -> str:
+    """`text` with what is secret replaced."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    text = _USERINFO.sub("***@", text)
+    return _IN_TEXT.sub(r"\1***", text)
+
+
+def shows(error: BaseException, secrets: frozenset[str]) -> bool:
+    """True when the error, or one that it came from, tells something secret."""
+    seen: BaseException | None = error
+    while seen is not None:
+        for text in (str(seen), repr(seen)):
+            if scrub(text, secrets) != text:
+                return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def plain_url(url: str) -> str:
+    """An endpoint's URL without user, password and query."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
+
+
+__all__ = ["plain_url", "scrub", "secrets_of", "shows"]
