@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from fstx.machines.base import State
+from fstx.machines.manifest import Append
+from fstx.machines.project import Op, Project
 from fstx.machines.redo import Redo
 from fstx.machines.rename import How, Rename
 from fstx.machines.swap import Swap
 from fstx.machines.vocabulary import Item, Machine
 
-__all__ = ["How", "Redo", "Rename", "State", "Swap", "build", "discard"]
+__all__ = [
+    "Append",
+    "How",
+    "Item",
+    "Machine",
+    "Op",
+    "Project",
+    "Redo",
+    "Rename",
+    "State",
+    "Swap",
+    "build",
+    "discard",
+]
 
 
 def build(
