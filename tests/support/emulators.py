@@ -1,0 +1,356 @@
+"""Server processes, and the places there that tests write to; the fixtures are in `support.servers`."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from servers import install
+from servers.faultproxy import Rule
+
+HOST = "127.0.0.1"
+START_S = 60.0
+TESTS = Path(__file__).parents[1]
+
+AZURE_ACCOUNT = "devstoreaccount1"
+# the same for every emulator, and documented
+AZURE_KEY = (
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+)
+
+ENVIRONMENT = {
+    # else gcsfs tries gRPC for a minute on the first use of a bucket
+    "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    # tests never see a developer's own accounts
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    # nothing here goes through a proxy of the network
+    "NO_PROXY": f"{HOST},localhost",
+    "no_proxy": f"{HOST},localhost",
+}
+
+
+class Server:
+    """A server process on a free port of the loopback address.
+
+    Parameters
+    ----------
+    name
+        For messages and the log file.
+    command
+        From a port to the command that listens there.
+    folder
+        Where its output goes.
+    environment
+        From a port to further variables.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Callable[[int], list[str]],
+        folder: Path,
+        environment: Callable[[int], Mapping[str, str]] = lambda _: {},
+    ) -> None:
+        self.name = name
+        self._log = folder / f"{name}-{uuid.uuid4().hex[:6]}.log"
+        for _attempt in range(3):  # another process may take the free port first
+            self.port = _free_port()
+            self._start(command(self.port), environment(self.port))
+            if self._answers():
+                return
+            self.stop()
+        raise RuntimeError(f"{name} does not start:\n{self._log.read_text()[-4000:]}")
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        """One plain HTTP request; status and body of the answer."""
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=30)
+        try:
+            connection.request(method, path, body)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def stop(self) -> None:
+        """The process has ended afterwards."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.terminate()
+        self._process.wait(30)
+
+    def _start(self, command: list[str], environment: Mapping[str, str]) -> None:
+        leash = [sys.executable, "-I", "-S", str(TESTS / "servers" / "leash.py")]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*leash, *command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=TESTS,  # `-m servers.X` is found from here
+                env={**os.environ, **environment},
+                start_new_session=True,  # an interrupt is for the tests; they end the server
+            )
+
+    def _answers(self) -> bool:
+        end = time.monotonic() + START_S
+        while time.monotonic() < end and self.alive:
+            with socket.socket() as probe:
+                if probe.connect_ex((HOST, self.port)) == 0:
+                    return self.alive
+            time.sleep(0.02)
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _own(module: str, *arguments: str) -> Callable[[int], list[str]]:
+    """The command of a server of ours."""
+    return lambda port: [sys.executable, "-m", f"servers.{module}", str(port), *arguments]
+
+
+class FaultProxy(Server):
+    """A proxy that makes faults, in front of the server on `upstream_port`: see `servers.faultproxy`."""
+
+    def __init__(self, upstream_port: int, folder: Path) -> None:
+        super().__init__("faultproxy", _own("faultproxy", str(upstream_port)), folder)
+
+    def rules(self, *rules: Rule) -> None:
+        """These rules instead of the former; the log starts afresh."""
+        public = [{k: v for k, v in asdict(r).items() if not k.startswith("_")} for r in rules]
+        self._control("POST", "/__rules__", json.dumps(public).encode())
+
+    def log(self) -> list[dict[str, Any]]:
+        """All requests since the last `rules` or `clear`: method, path, headers, do, status, second, ..."""
+        found: list[dict[str, Any]] = json.loads(self._control("GET", "/__log__"))
+        return found
+
+    def release(self, name: str = "gate") -> None:
+        """Open a gate: requests that ``hold`` stopped there go on, also later ones."""
+        self._control("POST", f"/__release__/{name}")
+
+    def clear(self) -> None:
+        """No rules, an empty log, all gates open."""
+        self._control("POST", "/__clear__")
+
+    def wait_for(
+        self, do: str, *, count: int = 1, finished: bool = False, timeout_s: float = 20
+    ) -> list[dict[str, Any]]:
+        """The log's entries of an action, as soon as there are `count` (that the server has answered)."""
+        end = time.monotonic() + timeout_s
+        while True:
+            log = self.log()
+            found = [e for e in log if e["do"] == do and ("status" in e or not finished)]
+            if len(found) >= count:
+                return found
+            if time.monotonic() > end:
+                raise TimeoutError(f"{len(found)} of {count} requests met {do}: {log}")
+            time.sleep(0.01)
+
+    def _control(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        status, answer = self.request(method, path, body)
+        assert status == 200, (method, path, status, answer)
+        return answer
+
+
+class SFTPServer(Server):
+    """An SFTP server over `folder`."""
+
+    def __init__(self, folder: Path, logs: Path) -> None:
+        super().__init__("sftp_server", _own("sftp_server", str(folder)), logs)
+        self.folder = folder
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a test may write: an empty prefix of its own."""
+
+    url: str
+    options: dict[str, Any]
+    kind: str
+    port: int = 0
+    proxy: FaultProxy | None = field(default=None, compare=False)
+
+    @property
+    def bucket(self) -> str:
+        return self.url.partition("://")[2].partition("/")[0]
+
+    @property
+    def fs(self) -> Any:
+        """A filesystem that shares no cache with others."""
+        protocol = self.url.partition("://")[0]
+        return fsspec.filesystem(protocol, skip_instance_cache=True, **self.options)
+
+    @property
+    def path(self) -> str:
+        """The URL as `fs` takes it."""
+        return self.url.partition("://")[2]
+
+    def names(self) -> list[str]:
+        """Everything that lies there, relative and sorted."""
+        head = self.path.rstrip("/") + "/"
+        found = self.fs.find(self.path)
+        return sorted(p.lstrip("/").removeprefix(head.lstrip("/")) for p in found)
+
+    def through(self, proxy: FaultProxy) -> Place:
+        """The same place, reached through a proxy, which is its `proxy` then."""
+        old, new = f"//{HOST}:{self.port}", f"//{HOST}:{proxy.port}"
+        options = {
+            k: v.replace(old, new) if isinstance(v, str) else v for k, v in self.options.items()
+        }
+        return replace(self, options=options, port=proxy.port, proxy=proxy)
+
+
+class Emulator:
+    """A server of object storage and how to make buckets there. Ended by `stop`."""
+
+    kind = ""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._open = 0
+
+    @property
+    def port(self) -> int:
+        return self.server.port
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    @contextmanager
+    def place(self) -> Iterator[Place]:
+        """A fresh bucket; after the last one in use the server forgets everything."""
+        name = f"b{uuid.uuid4().hex[:16]}"
+        self.create(name)
+        self._open += 1
+        try:
+            yield self.at(name)
+        finally:
+            self._open -= 1
+            self.forget(name, last=self._open == 0)
+
+    def create(self, bucket: str) -> None:
+        """A new bucket."""
+        raise NotImplementedError
+
+    def at(self, bucket: str) -> Place:
+        """The place in a bucket."""
+        raise NotImplementedError
+
+    def forget(self, bucket: str, *, last: bool) -> None:
+        """Memory is freed, at the latest when no bucket is in use."""
+        raise NotImplementedError
+
+
+class S3(Emulator):
+    """ministack: conditions on PUT and CompleteMultipartUpload are exact, signatures are not checked."""
+
+    kind = "s3"
+
+    def __init__(self, folder: Path) -> None:
+        def environment(port: int) -> dict[str, str]:
+            return {"GATEWAY_PORT": str(port), "BIND_HOST": HOST}
+
+        command = install.ministack()
+        super().__init__(Server("ministack", lambda _: command, folder, environment))
+
+    def create(self, bucket: str) -> None:
+        status, body = self.server.request("PUT", f"/{bucket}")
+        assert status == 200, body
+
+    def at(self, bucket: str) -> Place:
+        options = {"key": "test", "secret": "test", "endpoint_url": self.url}
+        return Place(f"s3://{bucket}/p", options, self.kind, self.port)
+
+    def forget(self, bucket: str, *, last: bool) -> None:
+        if last:
+            self.server.request("POST", "/_ministack/reset")
+
+
+class GCS(Emulator):
+    """`servers.gcs_server`."""
+
+    kind = "gcs"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(Server("gcs_server", _own("gcs_server"), folder))
+
+    def create(self, bucket: str) -> None:
+        body = json.dumps({"name": bucket}).encode()
+        status, answer = self.server.request("POST", "/storage/v1/b?project=test", body)
+        assert status == 200, answer
+
+    def at(self, bucket: str) -> Place:
+        options = {"token": "anon", "project": "test", "endpoint_url": self.url}
+        return Place(f"gs://{bucket}/p", options, self.kind, self.port)
+
+    def forget(self, bucket: str, *, last: bool) -> None:
+        if last:
+            self.server.request("POST", "/_reset")
+
+
+class Azure(Emulator):
+    """azurite, in memory."""
+
+    kind = "azure"
+
+    def __init__(self, folder: Path) -> None:
+        fixed = ["--inMemoryPersistence", "--silent", "--skipApiVersionCheck", "--disableTelemetry"]
+        program = install.azurite()
+
+        def command(port: int) -> list[str]:
+            return [*program, "--blobHost", HOST, "--blobPort", str(port), *fixed]
+
+        super().__init__(Server("azurite", command, folder))
+
+    @property
+    def _connection(self) -> str:
+        return (
+            f"DefaultEndpointsProtocol=http;AccountName={AZURE_ACCOUNT};AccountKey={AZURE_KEY};"
+            f"BlobEndpoint={self.url}/{AZURE_ACCOUNT};"
+        )
+
+    def create(self, bucket: str) -> None:
+        with self._client() as client:
+            client.create_container(bucket)
+
+    def at(self, bucket: str) -> Place:
+        options = {"account_name": AZURE_ACCOUNT, "connection_string": self._connection}
+        return Place(f"az://{bucket}/p", options, self.kind, self.port)
+
+    def forget(self, bucket: str, *, last: bool) -> None:
+        with self._client() as client:
+            client.delete_container(bucket)
+
+    def _client(self) -> Any:
+        from azure.storage.blob import BlobServiceClient
+
+        return BlobServiceClient.from_connection_string(self._connection)
