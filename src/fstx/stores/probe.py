@@ -76,11 +76,13 @@ def _proof(store: Any, known: Known | None) -> Proof:
     found = examine(store, races=known is None)
     how = f"tried once; {known.source}" if known else ""
     put_new, consistent = found.put_new, found.consistent
-    durable = known.durability if known else _TRUSTED
-    whole = found.large.kept or known is not None
+    durable, why = getattr(store, "durability", (True, known.durability if known else _TRUSTED))
+    whole, reason = getattr(store, "whole", (True, _WHOLE))
+    if known is None and not found.large.kept:
+        whole, reason = False, found.large.text
     promises = (
-        (Capability.ATOMIC_OBJECT, whole, _WHOLE if whole else found.large.text, how or _READ_BACK),
-        (Capability.DURABLE, True, durable, known.source if known else ""),
+        (Capability.ATOMIC_OBJECT, whole, reason, how or (_READ_BACK if whole else "")),
+        (Capability.DURABLE, durable, why, known.source if known else ""),
         (Capability.CONFLICT_DETECTED, put_new.kept, put_new.text, how),
         (Capability.FENCED, put_new.kept, put_new.text, how),
         (Capability.REMOTE_STAGING, True, "every process reaches the same objects", ""),
@@ -100,8 +102,8 @@ def _proof(store: Any, known: Known | None) -> Proof:
         consistent=consistent.kept,
         consistent_reason=f"{consistent.text}; {how}" if how else consistent.text,
         replace_if=found.replace_if.kept,
-        durable=True,
-        durable_reason=durable,
+        durable=durable,
+        durable_reason=why,
         shared=True,
         notes=tuple(notes),
     )
@@ -217,12 +219,13 @@ def _try_consistency(store: Store, scratch: str) -> str:
 
 
 def _race_put_new(store: Store, key: str) -> str:
-    for turn in range(ROUNDS):
+    rounds = getattr(store, "rounds", ROUNDS)
+    for turn in range(rounds):
         place = f"{key}-{turn}"
         contents = [bytes([number]) * _SIZE_BYTES for number in range(WRITERS)]
         answers = _at_once([partial(store.put_new, place, data) for data in contents])
         _one_winner(store, place, answers, contents, "put-if-absent")
-    return f"{ROUNDS} races of {WRITERS} writers for one key had one winner each"
+    return f"{rounds} races of {WRITERS} writers for one key had one winner each"
 
 
 def _try_replace(store: Store, key: str, races: bool) -> str:
