@@ -1,0 +1,120 @@
+"""What is done with many names at once: one commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fsspec.asyn import sync_wrapper
+
+from fstx.backends.manifest import joining
+from fstx.filesystem import operations as op
+from fstx.filesystem.sessions import give_up
+from fstx.filesystem.single import OneName
+from fstx.filesystem.threads import aside
+
+
+class ManyNames(OneName):
+    """Methods of `TxFileSystem` that take many names, patterns or trees."""
+
+    @asynccontextmanager
+    async def _one_commit(self, name: str, *, directory: bool = False) -> AsyncIterator[None]:
+        """A block whose calls make one commit: of the running transaction or of their own."""
+        session = self._session
+        session.writable()
+        place = await aside(session.places.for_writing, name, directory=directory)
+        if place.dataset is None or session.transaction(place) is not None:
+            yield
+            return
+        session.must_not_be_covered(place.name)
+        tx = await aside(session.begin, place, "last")
+        try:
+            with joining.belonging(place.dataset.identity, tx):
+                yield
+        except BaseException as error:
+            await asyncio.shield(aside(give_up, tx, error))
+            raise
+        await aside(session.commit, place, tx)
+
+    async def _pipe(
+        self, path: Any, value: Any = None, batch_size: int | None = None, **kwargs: Any
+    ) -> None:
+        files = {path: value} if isinstance(path, str) else dict(path)
+        if not files:
+            return
+        if len(files) == 1:
+            ((name, data),) = files.items()
+            await self._pipe_file(name, data, **kwargs)
+            return
+        async with self._one_commit(self._strip(next(iter(files)))):
+            for name, data in files.items():
+                await self._pipe_file(name, data, **kwargs)
+
+    async def _put(self, lpath: Any, rpath: Any, *args: Any, **kwargs: Any) -> Any:
+        first = rpath if isinstance(rpath, str) else next(iter(rpath))
+        async with self._one_commit(self._strip(first), directory=True):
+            return await super()._put(lpath, rpath, *args, **kwargs)
+
+    async def _copy(self, path1: Any, path2: Any, *args: Any, **kwargs: Any) -> Any:
+        first = path2 if isinstance(path2, str) else next(iter(path2))
+        async with self._one_commit(self._strip(first), directory=True):
+            return await super()._copy(path1, path2, *args, **kwargs)
+
+    async def _rm(
+        self,
+        path: Any,
+        recursive: bool = False,
+        batch_size: int | None = None,
+        maxdepth: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        given = [path] if isinstance(path, str) else list(path)
+        if not given:
+            return
+        first = self._strip(given[0])
+        if maxdepth is None and len(given) == 1 and not _is_pattern(first):
+            await aside(op.remove, self._session, self._at(first), recursive=recursive)
+            return
+        async with self._one_commit(first, directory=True):
+            names = await self._expand_path(
+                path, recursive=recursive and maxdepth is not None, maxdepth=maxdepth
+            )
+            for name in reversed(names):
+                await aside(self._remove_found, name, recursive, maxdepth)
+
+    def _remove_found(self, name: str, recursive: bool, maxdepth: int | None) -> None:
+        place = self._at(name)
+        if maxdepth is not None and self.isdir(name) and self.ls(name):
+            return  # holds what lies too deep
+        op.remove(self._session, place, recursive=recursive and maxdepth is None)
+
+    async def _mv(
+        self,
+        path1: Any,
+        path2: Any,
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if path1 == path2:
+            return
+        first = path2 if isinstance(path2, str) else next(iter(path2))
+        async with self._one_commit(self._strip(first), directory=True):
+            await super()._copy(
+                path1, path2, recursive=recursive, maxdepth=maxdepth, on_error="raise"
+            )
+            await self._rm(path1, recursive=recursive)
+
+    async def _mv_file(self, path1: str, path2: str) -> None:
+        await self._mv(path1, path2)
+
+    mv = sync_wrapper(_mv)
+
+
+def _is_pattern(name: str) -> bool:
+    return any(c in name for c in "*?[")
+
+
+__all__ = ["ManyNames"]
