@@ -179,6 +179,8 @@ class Commit:
             return "moot"
         if conflicts.gone(head, tx.txid, tx.begun):
             return "gone"
+        if tx.has_links and tx.begun < head.state.oldest:
+            return "gone"  # what a link names may be collected already
         if tx.policy == "last":
             return "free"
         if tx.policy == "fail" and (since is None or any(r.kind == "commit" for r in since)):
@@ -266,6 +268,9 @@ class Commit:
         self, appender: Appender, error: BaseException, discard: Callable[[], None]
     ) -> None:
         """Ctrl-C or a defect in the middle: find out, and fence what may still land."""
+        if not appender.tried:
+            discard()
+            return
         try:
             outcome = appender.run(m.Append.cancel)
             if not isinstance(outcome, m.Landed):
@@ -298,6 +303,10 @@ def fence(dataset: Dataset, txids: list[str]) -> Any:
             if record.kind == "commit" and record.txid in wanted:
                 found[record.txid] = record.seq
                 wanted.discard(record.txid)
+        if since is None:
+            landed = dataset.log.voided().txids
+            found.update((t, landed[t]) for t in wanted & set(landed))
+            wanted.difference_update(found)
         return "moot" if wanted <= set(head.state.fenced) else "free"
 
     def build(head: Head, since: Since) -> Record:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -16,10 +16,12 @@ from fstx.errors import RecoveryError
 from fstx.machines import manifest as m
 from fstx.machines import vocabulary as v
 from fstx.state.records import Record, decode, digest, encode
+from fstx.state.sealing import seal, unseal
 from fstx.state.view import State
 from fstx.stores import Answer, Store
 
 _LOOKS = 5
+_REMEMBERED = 4096  # transactions that a boundary's marker names; older ones must ask elsewhere
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,19 @@ class Head:
     state: State = field(default_factory=State)
     digest: str = ""
     record: Record | None = None
+
+
+@dataclass(frozen=True)
+class Voided:
+    """Nonces of the truncated records after number `since`, and their numbers."""
+
+    since: int = 0
+    txids: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def through(self) -> int:
+        """The greatest number that it tells of."""
+        return max(self.txids.values(), default=0)
 
 
 Since: TypeAlias = "tuple[Record, ...] | None"
@@ -54,13 +69,17 @@ class Log:
         return Head(seq, record.after, digest(data), record)
 
     def newest(self) -> Head:
-        """The head, by listing: a key at or below the boundary is never the greatest one."""
+        """The head, by listing.
+
+        A key at or below the boundary is never the greatest one of a listing, but between listing and
+        reading the record may be truncated, and put anew by a writer that slept: the boundary, read last, tells.
+        """
         for _ in range(_LOOKS):
             seqs = self.seqs()
             if not seqs:
                 return Head()
             found = self.read(seqs[-1])
-            if found is not None:
+            if found is not None and self.boundary() < found.seq:
                 return found
         raise RecoveryError(
             f"{self.store.url}/{LOG}: its newest record went {_LOOKS} times between listing and reading; "
@@ -95,13 +114,42 @@ class Log:
             return self.newest(), None
         return at, tuple(since)
 
-    def raise_boundary(self, seq: int) -> None:
-        """Nothing up to `seq` counts any more. The record after it must be there."""
-        answer = self.store.put_new(boundary_key(seq), b"\n")
-        if answer is not Answer.DONE and self.boundary() < seq:
-            raise OSError(
-                f"{self.store.url}/{boundary_key(seq)} could not be written ({answer.value})"
+    def voided(self) -> Voided:
+        """Transactions whose records the boundary voids, as its newest marker remembers them."""
+        seq = self.boundary()
+        if not seq:
+            return Voided()
+        key = boundary_key(seq)
+        try:
+            value = unseal(self.store.get(key), f"{self.store.url}/{key}")
+        except FileNotFoundError:
+            return Voided(since=seq)  # a newer marker came meanwhile
+        since, txids = value.get("since"), value.get("txids")
+        if not isinstance(since, int) or not isinstance(txids, dict):
+            raise RecoveryError(
+                f"{self.store.url}/{key} is damaged: it has no list of transactions"
             )
+        return Voided(since, {str(t): int(n) for t, n in txids.items() if isinstance(n, int)})
+
+    def raise_boundary(self, seq: int) -> None:
+        """Nothing up to `seq` counts any more; the record after it must be there.
+
+        The marker remembers which transactions the voided records were, so that a writer whose answer
+        was lost still learns that it committed.
+        """
+        known = self.voided()
+        txids = dict(known.txids)
+        for n in range(max(known.through, known.since) + 1, seq + 1):
+            head = self.read(n)
+            if head is not None and head.record is not None:
+                txids[head.record.nonce] = n
+        since = known.since
+        for txid in sorted(txids, key=lambda t: txids[t])[: max(0, len(txids) - _REMEMBERED)]:
+            since = max(since, txids.pop(txid))
+        key = boundary_key(seq)
+        answer = self.store.put_new(key, seal({"format": 1, "since": since, "txids": txids}))
+        if answer is not Answer.DONE and self.boundary() < seq:
+            raise OSError(f"{self.store.url}/{key} could not be written ({answer.value})")
 
 
 Judge: TypeAlias = Callable[[Head, Since], str]
@@ -148,6 +196,7 @@ class Appender:
         self.cause: BaseException | None = None  # of what was refused or stayed unknown
         self.record: Record | None = None
         self.since: Since = ()
+        self.tried = 0  # the slot of the first put; 0: none was made
         self._ready: tuple[int, str, bytes] | None = None
 
     def run(
@@ -189,6 +238,7 @@ class Appender:
         if self._ready is None or self._ready[:2] != (slot, self.head.digest):
             self.record = self.build(self.head, self.since)
             self._ready = (slot, self.head.digest, encode(self.record))
+        self.tried = self.tried or slot
         answer = self.log.store.put_new(log_key(slot), self._ready[2])
         return {
             Answer.DONE: v.Done(),
@@ -203,9 +253,16 @@ class Appender:
         known = self.since is not None and since is not None
         self.head, self.since = head, (*(self.since or ()), *(since or ())) if known else None
         if own is not None:
-            return m.Seen(head.seq, own, "free")
-        if self.since is None:
-            own = self.landed_unseen(head)
+            if own is not None:
+                return m.Seen(head.seq, own, "free")
+        if self.since is None and self.tried:
+            voided = self.log.voided()
+            own = voided.txids.get(self.nonce) or self.landed_unseen(head)
+            if own is None and self.tried <= voided.since:
+                raise ConnectionError(
+                    f"{self.log.store.url}: records after {self.tried} are gone, and nothing tells "
+                    "whether one of them was this one"
+                )
             if own is not None:
                 return m.Seen(head.seq, own, "free")
         return m.Seen(head.seq, None, self.judge(head, self.since))

@@ -314,6 +314,11 @@ class ManifestTransaction(BaseTransaction):
     def _touch_tree(self, path: str) -> None:
         self._trees.add(self._stager.tree(path))
 
+    @property
+    def has_links(self) -> bool:
+        """Whether it names objects that others staged."""
+        return bool(self._links)
+
     # --- the end ----------------------------------------------------------------------------------
 
     def touched(self) -> Touched:
