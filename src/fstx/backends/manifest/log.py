@@ -72,7 +72,8 @@ class Log:
         """The head, by listing.
 
         A key at or below the boundary is never the greatest one of a listing, but between listing and
-        reading the record may be truncated, and put anew by a writer that slept: the boundary, read last, tells.
+        reading the record may be truncated, and put anew by a writer that slept: the boundary, read
+        last, tells.
         """
         for _ in range(_LOOKS):
             seqs = self.seqs()
@@ -253,8 +254,7 @@ class Appender:
         known = self.since is not None and since is not None
         self.head, self.since = head, (*(self.since or ()), *(since or ())) if known else None
         if own is not None:
-            if own is not None:
-                return m.Seen(head.seq, own, "free")
+            return m.Seen(head.seq, own, "free")
         if self.since is None and self.tried:
             voided = self.log.voided()
             own = voided.txids.get(self.nonce) or self.landed_unseen(head)
