@@ -63,6 +63,14 @@ _BUILT_IN: dict[str, str] = {
     "file": "fstx.backends.local:open_backend",
     "local": "fstx.backends.local:open_backend",
     "memory": "fstx.backends.memory:open_backend",
+    "tx": "fstx.backends.manifest:open_backend",
+    "s3": "fstx.backends.plain:open_backend",
+    "s3a": "fstx.backends.plain:open_backend",
+    "gs": "fstx.backends.plain:open_backend",
+    "gcs": "fstx.backends.plain:open_backend",
+    "az": "fstx.backends.plain:open_backend",
+    "abfs": "fstx.backends.plain:open_backend",
+    "abfss": "fstx.backends.plain:open_backend",
 }
 
 

@@ -181,5 +181,7 @@ def s3_racy(s3: Place, _proxies: Callable[[int, str], FaultProxy]) -> Place:
 
 @pytest.fixture
 def s3_lossy(s3: Place, _proxies: Callable[[int, str], FaultProxy]) -> Place:
-    """An honest server whose answers to changes get lost: one in four, after it did what was asked."""
-    return _liar(s3, _proxies, "lossy", Rule("reset_after", method="PUT,POST,DELETE", chance=0.25))
+    """An honest server whose answers to changes get lost: three in ten, after it did what was asked."""
+    return _liar(
+        s3, _proxies, "lossy", Rule("reset_after", method="PUT,POST,DELETE", chance=0.3, seed=1)
+    )
