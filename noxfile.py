@@ -1,17 +1,20 @@
-"""What is checked, by name. ``nox`` runs all that CI runs; ``nox -s bench`` is run on purpose only.
+"""What is checked, by name. ``nox`` runs all that CI runs.
 
+``bench``, ``ceph``, ``tests-3.12`` and ``tests-3.13`` are run on purpose only.
 With ``--no-venv`` the sessions use the environment that nox itself lies in.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from pathlib import Path
 
 import nox
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "types", "imports", "tests", "model", "crash", "docs"]
+nox.options.sessions = ["lint", "types", "imports", "tests", "model", "crash", "servers", "docs"]
 nox.options.reuse_existing_virtualenvs = True
 
 CODE = ("src", "tests", "benchmarks", "noxfile.py")
@@ -76,6 +79,26 @@ def model(session: nox.Session) -> None:
 def crash(session: nox.Session) -> None:
     """Real processes, killed."""
     pytest(session, "tests/crash")
+
+
+@nox.session
+def servers(session: nox.Session) -> None:
+    """Real servers of S3, GCS, Azure and SFTP, and liars among them."""
+    python(session, "tests/servers/install.py")
+    pytest(session, "tests/remote")
+
+
+@nox.session
+def ceph(session: nox.Session) -> None:
+    """Ceph's S3 gateway, a real server with quirks; installs Debian packages, so on purpose only."""
+    packages = ("radosgw", "ceph-mon", "ceph-osd", "ceph-common", "uuid-runtime")
+    if shutil.which("radosgw") is None:
+        root = () if os.geteuid() == 0 else ("sudo",)
+        apt = (*root, "apt-get", "install", "--yes", "--no-install-recommends", *packages)
+        session.run(*root, "apt-get", "update", external=True)
+        session.run(*apt, external=True)
+    session.env["FSTX_CEPH"] = "1"
+    pytest(session, "tests/ceph")
 
 
 @nox.session

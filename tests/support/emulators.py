@@ -354,3 +354,45 @@ class Azure(Emulator):
         from azure.storage.blob import BlobServiceClient
 
         return BlobServiceClient.from_connection_string(self._connection)
+
+
+class Ceph(Emulator):
+    """Ceph's S3 gateway in memory: see `servers/mini_ceph.sh`. It checks signatures."""
+
+    kind = "ceph"
+
+    def __init__(self, folder: Path) -> None:
+        home = folder / "ceph"
+        script = str(TESTS / "servers" / "mini_ceph.sh")
+        super().__init__(
+            Server("radosgw", lambda port: ["bash", script, str(port), str(home)], folder)
+        )
+        end = time.monotonic() + START_S
+        while not (home / "ready").exists():  # it listens before its user is there
+            if time.monotonic() > end or not self.server.alive:
+                self.server.stop()
+                raise RuntimeError(f"radosgw does not start; see {home / 'log'}")
+            time.sleep(0.1)
+
+    def client(self) -> Any:
+        """A client of botocore that makes each request once."""
+        from botocore.config import Config
+        from botocore.session import Session
+
+        return Session().create_client(
+            "s3",
+            endpoint_url=self.url,
+            aws_access_key_id="test",
+            aws_secret_access_key="testtest",
+            config=Config(retries={"total_max_attempts": 1}, max_pool_connections=64),
+        )
+
+    def create(self, bucket: str) -> None:
+        self.client().create_bucket(Bucket=bucket)
+
+    def at(self, bucket: str) -> Place:
+        options = {"key": "test", "secret": "testtest", "endpoint_url": self.url}
+        return Place(f"s3://{bucket}/p", options, self.kind, self.port)
+
+    def forget(self, bucket: str, *, last: bool) -> None:
+        """Nothing: what is stored is gone with the server."""
