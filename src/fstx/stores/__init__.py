@@ -106,7 +106,10 @@ class Store(Protocol):
         """Afterwards none of them is there; absent ones are fine."""
 
     def replace_if(self, key: str, data: bytes, token: str | None, /) -> Answer:
-        """Put if the object still has `token` (None: if absent). Only where the proof says so."""
+        """Put if the object still has `token` (None: if absent). Only where the proof says so.
+
+        TAKEN: it has another token now, or is gone.
+        """
 
     def probe(self) -> Proof:
         """What this store is proven to do; once per endpoint and root, leaves nothing behind."""

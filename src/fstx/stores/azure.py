@@ -13,7 +13,7 @@ from typing import Any
 
 from fstx.stores import Info
 from fstx.stores.answers import Cause, Verdict, verdict
-from fstx.stores.services import Upload, as_bytes, own_instance, without_answer
+from fstx.stores.services import Upload, as_body, own_instance, without_answer
 from fstx.types import Buffer
 
 
@@ -66,8 +66,9 @@ class Azure:
     async def put(self, key: str, data: Buffer, checksum: str) -> None:
         # The service verifies an MD5 that the client sends along; it knows no CRC32C.
         checked = {"validate_content": True} if checksum else {}
+        size_bytes = memoryview(data).nbytes
         await self._blob(key).upload_blob(
-            as_bytes(data), overwrite=True, **checked, **self._options
+            as_body(data), length=size_bytes, overwrite=True, **checked, **self._options
         )
 
     async def get(self, key: str, start: int, stop: int | None) -> bytes:
@@ -137,7 +138,7 @@ class Azure:
             upload.name = secrets.token_hex(8)
         name = base64.b64encode(f"{upload.name}{number:08}".encode()).decode()
         await self._blob(upload.key).stage_block(
-            name, as_bytes(data), length=len(data), validate_content=True, **self._options
+            name, as_body(data), length=len(data), validate_content=True, **self._options
         )
         upload.parts[number] = name
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from fstx.stores import Info
 from fstx.stores.answers import Cause, Verdict, verdict
 from fstx.stores.hiding import plain_url
-from fstx.stores.services import Upload, as_bytes, crc32c_base64, own_instance, without_answer
+from fstx.stores.services import Upload, as_body, crc32c_base64, own_instance, without_answer
 from fstx.types import Buffer
 
 _FIELDS = "items(name,size,updated,generation),nextPageToken"
@@ -86,15 +86,18 @@ class GCS:
     async def _media(
         self, key: str, data: Buffer, headers: Mapping[str, str] | None = None, **params: str
     ) -> dict[str, Any]:
-        _, content = await self._call(
-            "POST",
-            self._url("upload/storage/v1", ""),
-            headers={"Content-Type": "application/octet-stream", **(headers or {})},
-            data=as_bytes(data),
-            uploadType="media",
-            name=key,
-            **params,
-        )
+        try:
+            _, content = await self._call(
+                "POST",
+                self._url("upload/storage/v1", ""),
+                headers={"Content-Type": "application/octet-stream", **(headers or {})},
+                data=as_body(data),
+                uploadType="media",
+                name=key,
+                **params,
+            )
+        except FileNotFoundError as error:
+            raise _no_bucket() from error
         told: dict[str, Any] = json.loads(content)
         return told
 
@@ -152,9 +155,11 @@ class GCS:
         return left
 
     async def begin(self, key: str) -> Upload:
-        headers, _ = await self._call(
-            "POST", self._url("upload/storage/v1", ""), json={}, uploadType="resumable", name=key
-        )
+        url = self._url("upload/storage/v1", "")
+        try:
+            headers, _ = await self._call("POST", url, json={}, uploadType="resumable", name=key)
+        except FileNotFoundError as error:
+            raise _no_bucket() from error
         return Upload(key, headers["Location"])
 
     async def part(self, upload: Upload, number: int, data: Buffer, last: bool) -> None:
@@ -170,7 +175,7 @@ class GCS:
                 "PUT",
                 upload.name,
                 headers={"Content-Range": span},
-                data=bytes(view[sent - first :]),
+                data=as_body(view[sent - first :]),
             )
             kept = re.fullmatch(r"bytes=0-(\d+)", headers.get("Range", ""))
             arrived = int(kept[1]) + 1 if kept else (end if last else 0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import tempfile
 import threading
@@ -64,7 +65,10 @@ class GenericStore:
         options = self._made[2]
         host = f"{options.get('host', '')}:{options.get('port', '')}"
         base = options.get("base_url") or options.get("endpoint") or ""
-        return scrub(f"{self._protocol}:{host}{base}", self._secrets)
+        user = options.get("username") or options.get("user") or ""
+        # Users may have roots of their own on one host; a name is told by its hash.
+        account = hashlib.sha256(str(user).encode()).hexdigest()[:8]
+        return scrub(f"{self._protocol}:{host}{base}:{account}", self._secrets)
 
     @property
     def identity(self) -> str:

@@ -27,7 +27,7 @@ def check_key(key: str) -> str:
 def check_prefix(prefix: str) -> str:
     """Return `prefix` if it may begin keys: as a key, but also empty, and it may end anywhere."""
     if prefix:
-        check_key(prefix.rstrip("/") + ("x" if prefix.endswith(".") else ""))
+        check_key(prefix.removesuffix("/") + ("x" if prefix.endswith(".") else ""))
     return prefix
 
 

@@ -242,7 +242,7 @@ def _try_replace(store: Store, key: str, races: bool) -> str:
             if _settled(lambda: store.replace_if(key, b"two", token)) is Answer.TAKEN:
                 other()
                 raise _LieError("the right token was refused, in quotes and without")
-    if _settled(lambda: _or_taken(store, key, b"three", token)) is Answer.DONE:
+    if _settled(lambda: store.replace_if(key, b"three", token)) is Answer.DONE:
         raise _LieError("accepted a put with a token of old: it ignores the condition")
     if store.get(key) != b"two":
         raise _LieError("refused a token of old, but the content changed")
@@ -251,7 +251,7 @@ def _try_replace(store: Store, key: str, races: bool) -> str:
     for turn in range(ROUNDS):
         token = _token(store, key)
         contents = [b"%d-%d" % (turn, number) for number in range(WRITERS)]
-        answers = _at_once([partial(_or_taken, store, key, data, token) for data in contents])
+        answers = _at_once([partial(store.replace_if, key, data, token) for data in contents])
         _one_winner(store, key, answers, contents, "compare-and-swap")
     return (
         f"a token of old was refused; {ROUNDS} races of {WRITERS} writers with one token "
@@ -264,13 +264,6 @@ def _token(store: Store, key: str) -> str:
     if info is None or not info.token:
         raise _LieError("objects have no token")
     return info.token
-
-
-def _or_taken(store: Store, key: str, data: bytes, token: str) -> Answer:
-    try:
-        return store.replace_if(key, data, token)
-    except FileNotFoundError:
-        return Answer.TAKEN
 
 
 def _try_large(store: Store, key: str) -> str:

@@ -84,7 +84,10 @@ class RemoteStore:
         if token is None:
             return self.put_new(key, data)
         make = partial(self._link.typed().swap, self._key(key), bytes(data), token)
-        return self._link.wait(self._link.once(make, "replace", self._place(key), len(data)))
+        try:
+            return self._link.wait(self._link.once(make, "replace", self._place(key), len(data)))
+        except FileNotFoundError:
+            return Answer.TAKEN  # gone: it has the token no more
 
     def put(self, key: str, data: Buffer, /, *, checksum: str = "") -> None:
         self._link.wait(self._put(key, data, checksum))

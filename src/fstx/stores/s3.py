@@ -24,6 +24,7 @@ from fstx.stores.services import (
 from fstx.types import Buffer
 
 _CONNECTIONS = 32
+_bare: set[str] = set()  # endpoints that want etags in If-Match without quotes
 _AWS = "https://s3.amazonaws.com"
 _AWS_HOST = re.compile(r"https://s3[.a-z0-9-]*\.amazonaws\.com$")
 
@@ -38,7 +39,6 @@ class S3:
     def __init__(self, fs: Any, bucket: str) -> None:
         self.fs = fs
         self.bucket = bucket
-        self._quoted = True  # how this server wants etags in If-Match
         self._one_by_one = False
 
     @staticmethod
@@ -78,7 +78,7 @@ class S3:
 
     async def swap(self, key: str, data: bytes, token: str) -> None:
         bare = token.strip('"')
-        match = f'"{bare}"' if self._quoted else bare
+        match = bare if self.endpoint() in _bare else f'"{bare}"'
         await self._call("put_object", Key=key, Body=data, must={"IfMatch": match})
 
     async def put(self, key: str, data: Buffer, checksum: str) -> None:
@@ -211,7 +211,7 @@ class S3:
 
     def other_quotes(self) -> None:
         """From now on etags go the other way round (radosgw 16 wants them bare)."""
-        self._quoted = not self._quoted
+        _bare.symmetric_difference_update({self.endpoint()})
 
     async def _call(self, name: str, /, *, must: Any = None, **wanted: Any) -> Any:
         await self.fs.set_session()

@@ -7,6 +7,7 @@ their full key in one bucket (container).
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -59,6 +60,7 @@ class Service(Protocol):
     async def abort(self, upload: Upload) -> None: ...
 
 
+_LARGE_BYTES = 1 << 20
 _LATE = (asyncio.TimeoutError, TimeoutError)
 _UNSENT = frozenset(
     {
@@ -92,6 +94,12 @@ def as_bytes(data: Buffer) -> bytes:
     return data if isinstance(data, bytes) else bytes(data)
 
 
+def as_body(data: Buffer) -> Any:
+    """`data` as the HTTP library wants it: large ones in pieces, not in one."""
+    raw = as_bytes(data)
+    return io.BytesIO(raw) if len(raw) > _LARGE_BYTES else raw
+
+
 def crc32c_base64(checksum: str) -> str:
     """A checksum ``c........`` as the services spell it; "" where it is another kind."""
     if not checksum.startswith("c"):
@@ -111,6 +119,7 @@ def own_instance(fs: Any, **wanted: Any) -> Any:
 __all__ = [
     "Service",
     "Upload",
+    "as_body",
     "as_bytes",
     "crc32c_base64",
     "own_instance",
