@@ -5,16 +5,14 @@ A record may have been written by anyone who can write to the directory, so it i
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from fstx.errors import PathError, RecoveryError
 from fstx.machines.vocabulary import Item, Kind
 from fstx.paths import check_path
+from fstx.state.sealing import FORMAT, seal, unseal
 
-FORMAT = 1
 LIMIT_BYTES = 64 << 20
 _HOWS = ("create", "place", "exchange")
 
@@ -94,34 +92,6 @@ def encode(body: RecordBody) -> bytes:
         ],
     }
     return seal(value)
-
-
-def seal(value: dict[str, Any]) -> bytes:
-    """Checksum and JSON on one line."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
-    return hashlib.sha256(text).hexdigest()[:32].encode() + b" " + text + b"\n"
-
-
-def unseal(line: bytes, where: str) -> dict[str, Any]:
-    """The JSON of a line, after checksum and format; RecoveryError naming `where` otherwise."""
-    digest, _, text = line.partition(b" ")
-    if not text.endswith(b"\n") or hashlib.sha256(text[:-1]).hexdigest()[:32].encode() != digest:
-        raise RecoveryError(
-            f"{where} is damaged (its checksum does not fit). Nothing was changed; move the file's "
-            "directory away to give the transaction up"
-        )
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RecoveryError(f"{where} is not JSON: {error}") from error
-    if not isinstance(value, dict) or not isinstance(value.get("format"), int):
-        raise RecoveryError(f"{where} has no format version")
-    if value["format"] > FORMAT:
-        raise RecoveryError(
-            f"{where} has format {value['format']}; this version reads up to {FORMAT}. "
-            "Recover with a newer fstx"
-        )
-    return value
 
 
 def decode(line: bytes, where: str) -> RecordBody:
@@ -212,3 +182,16 @@ class _Getter:
         if len(found) != 4 or not all(type(n) is int for n in found):
             raise RecoveryError(f"{self._where}: member {name!r} is no identity")
         return (found[0], found[1], found[2], found[3])
+
+
+__all__ = [
+    "LIMIT_BYTES",
+    "Entry",
+    "Identity",
+    "RecordBody",
+    "Root",
+    "decode",
+    "encode",
+    "seal",
+    "unseal",
+]
