@@ -55,9 +55,14 @@ class Counting:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.store, name)
-        if name in ("get", "list", "info", "delete", "open"):
+        if name not in ("get", "list", "info", "delete", "open"):
+            return found
+
+        def counted(*args: Any, **options: Any) -> Any:
             self.calls[name] += 1
-        return found
+            return found(*args, **options)
+
+        return counted
 
 
 def begin(dataset: Dataset) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Container
+from functools import lru_cache
 
 from fstx.errors import PathError
 
@@ -17,6 +18,11 @@ def check_path(path: str) -> str:
     """Return `path` if it may be staged, else raise `PathError` naming it (PATH-1, PATH-4)."""
     if not isinstance(path, str):
         raise PathError(f"a path must be a str, not {type(path).__name__}: {path!r}")
+    return _check(path)
+
+
+@lru_cache(maxsize=8192)  # a path is checked wherever it enters: several times on its way
+def _check(path: str) -> str:
     if not path:
         raise PathError("the path is empty; name a file below the target")
     if _BAD.search(path):

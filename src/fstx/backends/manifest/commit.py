@@ -172,7 +172,7 @@ class Commit:
             info={},
         )
 
-    def _judge(self, head: Head, since: Since) -> str:
+    def _judge(self, head: Head, since: Since) -> m.Verdict:
         tx = self._tx
         now = Version(head, self._dataset.store, self._dataset.cache)
         if tx.mark and now.mark(tx.mark) is not None:
@@ -298,7 +298,7 @@ def fence(dataset: Dataset, txids: list[str]) -> Any:
     wanted = set(txids)
     found: dict[str, int] = {}
 
-    def judge(head: Head, since: Since) -> str:
+    def judge(head: Head, since: Since) -> m.Verdict:
         for record in since or ():
             if record.kind == "commit" and record.txid in wanted:
                 found[record.txid] = record.seq

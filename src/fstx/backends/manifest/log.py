@@ -153,7 +153,7 @@ class Log:
             raise OSError(f"{self.store.url}/{key} could not be written ({answer.value})")
 
 
-Judge: TypeAlias = Callable[[Head, Since], str]
+Judge: TypeAlias = "Callable[[Head, Since], m.Verdict]"
 Build: TypeAlias = Callable[[Head, Since], Record]
 
 
