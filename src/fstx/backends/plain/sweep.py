@@ -1,0 +1,86 @@
+"""What a transaction that did not commit left at plain names and in its home: removed, only what is ours."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from fstx.backends.plain.compare import holds
+from fstx.backends.plain.names import is_notice, staged_prefix
+from fstx.backends.plain.placing import Part, noticed
+from fstx.stores import Store
+
+_THREADS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """Plain names that went, and whether notices are left for another time."""
+
+    removed: tuple[str, ...]
+    left: bool
+
+
+def sweep(
+    parent: Store,
+    home: Store,
+    txid: str,
+    names: Sequence[str],
+    *,
+    within: Collection[str] | None = None,
+    known: Iterable[str] = (),
+    foreign: Collection[str] = (),
+    keep_notices: bool = False,
+) -> Swept:
+    """Remove everything of a transaction. The caller holds a claim on the names.
+
+    Parameters
+    ----------
+    parent, home
+        Where the targets lie, and their home.
+    txid, names
+        The transaction and its targets.
+    within
+        Targets that the caller holds; what lies in others stays. None: all of them.
+    known
+        Plain names that certainly are its own.
+    foreign
+        Plain names that are not, whatever a notice says.
+    keep_notices
+        Leave the notices: a put of a dead writer may still arrive, and is removed the next time.
+    """
+    held = set(names if within is None else within)
+    parts = {
+        path: found
+        for path, found in noticed(home, txid, names).items()
+        if path.partition("/")[0] in held
+    }
+    own = set(known)
+    asked = [(path, found) for path, found in parts.items() if path not in own]
+    if len(asked) > 1:
+        with ThreadPoolExecutor(min(_THREADS, len(asked))) as pool:
+            ours = list(pool.map(lambda row: is_ours(parent, *row), asked))
+    else:
+        ours = [is_ours(parent, *row) for row in asked]
+    own.update(path for (path, _), mine in zip(asked, ours, strict=True) if mine)
+    going = sorted(own - set(foreign))
+    if going:
+        parent.delete(going)
+    # The notices go last: until then whoever comes next finds what is left.
+    left = [info.key for info in home.list(staged_prefix(txid))]
+    home.delete([key for key in left if not is_notice(key)])
+    notices = [key for key in left if is_notice(key)]
+    if notices and not keep_notices and held.issuperset(names):
+        home.delete(notices)
+        notices = []
+    return Swept(tuple(going), bool(notices))
+
+
+def is_ours(parent: Store, path: str, parts: Sequence[Part]) -> bool:
+    """Whether what lies at `path` is one of `parts`."""
+    info = parent.info(path)
+    return info is not None and any(holds(parent, path, info, p.content) for p in parts)
+
+
+__all__ = ["Swept", "is_ours", "sweep"]
