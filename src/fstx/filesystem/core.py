@@ -157,10 +157,10 @@ class TxFileSystem(ManyNames, ChainedFileSystem):  # type: ignore[misc]
     @contextmanager
     def reading(self, version: int | None = None) -> Iterator[TxFileSystem]:
         """A block with a file system that reads one version, the newest one by default."""
-        options = {
-            k: v for k, v in self.storage_options.items() if k not in ("version", "snapshot")
-        }
-        yield type(self)(*self.storage_args, **options, version=version, snapshot=version is None)
+        options: dict[str, Any] = dict(self.storage_options)
+        options.update(version=version, snapshot=version is None)
+        make: Any = type(self)
+        yield make(*self.storage_args, **options)
 
     @property
     def transaction(self) -> TransactionBlock:

@@ -180,7 +180,7 @@ def get(session: Session, place: Place, local: Any, callback: Any) -> None:
 def copy(session: Session, source: Place, goal: Place) -> None:
     """Copy a file, or make the directory that `source` is; in one dataset no byte is moved."""
     if source.dataset is None or goal.dataset is None or source.root != goal.root:
-        if source.dataset is None and session.places.target.fs.isdir(source.real):
+        if _holds_directory(session, source):
             make_directory(session, goal, exist_ok=True)
             return
         with writer(session, goal) as file:
@@ -197,6 +197,12 @@ def copy(session: Session, source: Place, goal: Place) -> None:
                 tx.make_directory(path_in(tx, goal))
         else:
             raise missing(source.name)
+
+
+def _holds_directory(session: Session, place: Place) -> bool:
+    if place.dataset is None:
+        return bool(session.places.target.fs.isdir(place.real))
+    return is_directory(session.seen(place), place.path)
 
 
 # --- directories and removal ----------------------------------------------------------------------

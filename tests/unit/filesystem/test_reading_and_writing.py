@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 
@@ -162,7 +163,7 @@ def test_files(target: str) -> None:
         assert file.details["size"] == 6
     with fs.open(f"{root}/t", "w", encoding="utf-8") as file:
         file.write("äö\n")
-    with fs.open(f"{root}/t", encoding="utf-8") as file:
+    with fs.open(f"{root}/t", "r", encoding="utf-8") as file:
         assert list(file) == ["äö\n"]
     with fs.open(f"{root}/t.gz", "wt", compression="infer") as file:
         file.write("text")
@@ -263,10 +264,8 @@ def test_one_of_many_creates(target: str) -> None:
         won.append(n)
 
     def attempt(n: int) -> None:
-        try:
+        with contextlib.suppress(FileExistsError):
             create(n)
-        except FileExistsError:
-            pass
 
     threads = [threading.Thread(target=attempt, args=(n,)) for n in range(6)]
     for thread in threads:
