@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import errno
 import os
 import pickle
 import signal
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from fstx.stores import Answer, Store, probe
+from fstx.stores import Answer, Store, Tidies, probe
 from fstx.stores.generic import GenericStore
 from fstx.stores.opening import open_store, store_of
 from fstx.stores.remote import RemoteStore
@@ -155,6 +157,7 @@ def test_large_objects_appear_whole_or_never(remote_place: Place) -> None:
     assert store.get("small") == b"tiny"
     with pytest.raises(ValueError, match="closed"):
         writer.write(b"more")
+    assert isinstance(store, Tidies)
     if remote_place.kind == "s3":
         service = store.link.service
         assert store.link.wait(service.open_uploads("")) == []
@@ -307,6 +310,21 @@ def test_a_conflict_of_requests_may_be_repeated(s3_faulty: Place, fault_proxy: F
     fault_proxy.rules(Rule("status", code=409, header="if-none-match", times=1))
     assert store.put_new("k", b"1") is Answer.BUSY
     assert store.put_new("k", b"1") is Answer.DONE
+
+
+def test_a_client_that_repeats_is_no_witness(s3_faulty: Place, fault_proxy: FaultProxy) -> None:
+    """Protects callers who let the client repeat: its last answer says nothing of its first attempt."""
+    retries = {"retries": {"max_attempts": 3, "mode": "standard"}}
+    store = open_store(s3_faulty.url, **s3_faulty.options, config_kwargs=retries)
+    fault_proxy.rules(
+        Rule("status_after", code=500, method="PUT", path="mine", times=1),
+        Rule("status", code=403, method="PUT", path="mine", times=1),
+    )
+    assert store.put_new("mine", b"mine") is Answer.UNKNOWN
+    assert store.get("mine") == b"mine"
+    fault_proxy.rules(Rule("status", code=403, method="PUT", path="other", times=1))
+    with pytest.raises(PermissionError):
+        store.put_new("other", b"")
 
 
 def test_refusals_are_raised(faulty_place: Place) -> None:
@@ -480,6 +498,31 @@ def test_credentials_are_in_no_text(remote_place: Place) -> None:
             assert value not in text
 
 
+def test_a_shared_access_signature_is_in_no_text(azure: Place) -> None:
+    """Protects SAS tokens, also in the endpoint's URL: they are credentials."""
+    blob = pytest.importorskip("azure.storage.blob")
+    given = dict(p.split("=", 1) for p in azure.options["connection_string"].split(";") if p)
+    token = blob.generate_account_sas(
+        given["AccountName"],
+        given["AccountKey"],
+        blob.ResourceTypes(service=True, container=True, object=True),
+        blob.AccountSasPermissions(read=True, write=True, list=True, delete=True, create=True),
+        datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1),
+    )
+    connection = f"BlobEndpoint={given['BlobEndpoint']};SharedAccessSignature={token}"
+    store = open_store(azure.url, connection_string=connection)
+    assert store.put_new("k", b"1") is Answer.DONE
+    missing = open_store(azure.url.replace("//b", "//nob"), connection_string=connection)
+    signature = token.partition("sig=")[2].partition("&")[0]
+    assert len(signature) > 20
+    texts = [repr(store), store.url, store.identity, str(store.probe())]
+    texts += [_texts(lambda: store.get("nope")), _texts(lambda: missing.put_new("k", b""))]
+    dead = connection.replace(f":{azure.port}", ":9")
+    unreachable = open_store(azure.url, connection_string=dead)
+    texts.append(_texts(lambda: unreachable.get("k")))
+    assert not [t for t in texts if signature in t or urllib.parse.unquote(signature) in t]
+
+
 # --- SFTP --------------------------------------------------------------------------------------
 
 
@@ -512,6 +555,10 @@ def test_sftp_objects_come_and_go(sftp: Place) -> None:
     store.delete([i.key for i in store.list("")])
     assert list(store.list("")) == []
     assert store.info("log/1") is None
+    assert sftp.names() == []
+    sftp.fs.pipe_file(f"{store._root}/d/.fstx-{'0' * 32}.tmp", b"left by a killed writer")
+    assert list(store.list("")) == []
+    assert (store.tidy(3600), store.tidy(-60)) == (0, 1)
     assert sftp.names() == []
     with pytest.raises(FileNotFoundError):
         store.get("log/1")

@@ -118,7 +118,15 @@ class Store(Protocol):
         """The store rooted at `path` below this one's root."""
 
 
+@runtime_checkable
+class Tidies(Protocol):
+    """What a store may offer besides: to clear away what its killed writers left unseen."""
+
+    def tidy(self, older_than_s: float) -> int:
+        """Temporary files and open uploads older than that are gone; returns how many there were."""
+
+
 Fetch = Callable[[str, int, int | None], bytes]
 """`Store.get` as the state tree needs it: key, start, stop."""
 
-__all__ = ["Answer", "Fetch", "Info", "Proof", "Store", "StoreWriter"]
+__all__ = ["Answer", "Fetch", "Info", "Proof", "Store", "StoreWriter", "Tidies"]

@@ -28,13 +28,15 @@ class Verdict(enum.Enum):
 class Cause:
     """What a service said of one request.
 
-    ``sent`` is False where the request certainly never left; ``status`` is None where no answer came.
+    ``sent`` is False where the request certainly never left; ``status`` is None where no answer came;
+    ``repeated`` where the client may have sent it more than once, so that the answer is about the last.
     """
 
     status: int | None
     code: str = ""
     text: str = ""
     sent: bool = True
+    repeated: bool = False
 
 
 _BY_CODE = {
@@ -92,11 +94,12 @@ def verdict(cause: Cause) -> Verdict:
 
 def conditional(cause: Cause) -> Answer | None:
     """The answer to a conditional put that failed; None: a certain refusal, to be raised."""
-    return {
-        Verdict.TAKEN: Answer.TAKEN,
-        Verdict.BUSY: Answer.BUSY,
-        Verdict.UNKNOWN: Answer.UNKNOWN,
-    }.get(verdict(cause))
+    found = verdict(cause)
+    if found is Verdict.TAKEN:
+        return Answer.TAKEN
+    if found is Verdict.UNKNOWN or cause.repeated:
+        return Answer.UNKNOWN  # an earlier attempt may have landed
+    return Answer.BUSY if found is Verdict.BUSY else None
 
 
 def transient(cause: Cause) -> bool:

@@ -10,6 +10,7 @@ import datetime
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -50,25 +51,9 @@ class GCS:
 
     def explain(self, error: BaseException) -> Cause:
         """gcsfs has four ways to tell a status: its own error, and builtin ones for some."""
-        if isinstance(error, _AnswerError):
-            return Cause(error.status, error.code, error.text)
-        told = getattr(error, "_error_response", None)
-        if isinstance(told, dict):
-            code = told.get("code")
-            reasons = [e.get("reason", "") for e in told.get("errors") or [] if isinstance(e, dict)]
-            number = int(str(code)) if str(code).isdigit() else None
-            return Cause(number, reasons[0] if reasons else "", _text(told.get("message")))
-        for kind, status in _BY_TYPE.items():
-            if type(error) is kind and not getattr(error, "errno", None):
-                return Cause(status, "", "")
-        text = str(error)
-        if type(error) is OSError and text.startswith("Forbidden"):
-            return Cause(403, "", text.partition("\n")[2])
-        if type(error) is ValueError and text.startswith("Bad Request"):
-            return Cause(400, "", text.partition("\n")[2])
-        if type(error).__name__ == "ProxyError":
-            return Cause(502, "", "")
-        return without_answer(error)
+        cause = _explain(error)
+        # Without the undecorated method gcsfs repeats inside.
+        return cause if self._once is not None else replace(cause, repeated=True)
 
     async def create(self, key: str, data: bytes) -> None:
         await self._media(key, data, ifGenerationMatch="0")
@@ -220,6 +205,28 @@ class _AnswerError(Exception):
     def __init__(self, status: int, code: str, text: str) -> None:
         super().__init__(f"{status} {code}: {text}")
         self.status, self.code, self.text = status, code, text
+
+
+def _explain(error: BaseException) -> Cause:
+    if isinstance(error, _AnswerError):
+        return Cause(error.status, error.code, error.text)
+    told = getattr(error, "_error_response", None)
+    if isinstance(told, dict):
+        code = told.get("code")
+        reasons = [e.get("reason", "") for e in told.get("errors") or [] if isinstance(e, dict)]
+        number = int(str(code)) if str(code).isdigit() else None
+        return Cause(number, reasons[0] if reasons else "", _text(told.get("message")))
+    for kind, status in _BY_TYPE.items():
+        if type(error) is kind and not getattr(error, "errno", None):
+            return Cause(status, "", "")
+    text = str(error)
+    if type(error) is OSError and text.startswith("Forbidden"):
+        return Cause(403, "", text.partition("\n")[2])
+    if type(error) is ValueError and text.startswith("Bad Request"):
+        return Cause(400, "", text.partition("\n")[2])
+    if type(error).__name__ == "ProxyError":
+        return Cause(502, "", "")
+    return without_answer(error)
 
 
 def _no_bucket() -> _AnswerError:

@@ -13,6 +13,7 @@ import hashlib
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -217,6 +218,18 @@ class GenericStore:
         from fstx.stores.probe import prove
 
         return prove(self)
+
+    def tidy(self, older_than_s: float) -> int:
+        """Remove temporary files that killed writers left; returns how many."""
+        before_s = time.time() - older_than_s
+        count = 0
+        for name, told in self._guarded(lambda: self._find(self._root or "/"), "list", "").items():
+            found = _info(name, told)
+            if is_temp(name) and found.modified_s is not None and found.modified_s < before_s:
+                with contextlib.suppress(FileNotFoundError):
+                    self._fs.rm_file(name)
+                    count += 1
+        return count
 
     @property
     def untrusted(self) -> str:

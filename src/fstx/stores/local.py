@@ -65,6 +65,8 @@ class LocalStore:
     def put_new(self, key: str, data: bytes, /) -> Answer:
         target = self._path(key)
         if os.path.lexists(target):
+            if os.path.isdir(target):
+                raise IsADirectoryError(errno.EISDIR, "a directory, not an object", target)
             return Answer.TAKEN  # saves writing the temporary file; the link below decides
         temp = self._write_temp(target, (data,))
         try:
@@ -294,6 +296,8 @@ def _settle_new(temp: str, target: str) -> Answer:
     try:
         _take_name(temp, target)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise  # nothing can be there, and asking fails the same way
         try:
             own, there = _lstat(temp), _lstat(target)
         except OSError:

@@ -71,7 +71,13 @@ class S3:
         status = (response.get("ResponseMetadata") or {}).get("HTTPStatusCode")
         if status is None and code.isdigit():
             status = int(code)
-        return Cause(status, "" if code.isdigit() else code, str(told.get("Message") or ""))
+        return Cause(
+            status,
+            "" if code.isdigit() else code,
+            str(told.get("Message") or ""),
+            # where the caller's configuration lets the client repeat
+            repeated=bool((response.get("ResponseMetadata") or {}).get("RetryAttempts")),
+        )
 
     async def create(self, key: str, data: bytes) -> None:
         await self._call("put_object", Key=key, Body=data, must={"IfNoneMatch": "*"})

@@ -36,6 +36,9 @@ CONDITIONAL = [
     (Cause(400, "InvalidArgument"), None),
     (Cause(501, "NotImplemented"), None),
     (Cause(None, "NoCredentialsError", sent=False), None),
+    (Cause(403, "ExpiredToken", repeated=True), Answer.UNKNOWN),
+    (Cause(412, repeated=True), Answer.TAKEN),
+    (Cause(409, repeated=True), Answer.UNKNOWN),
 ]
 
 

@@ -184,6 +184,17 @@ def test_a_lost_answer_of_link_is_looked_up(
     assert _files(store) == ["a", "b"]
 
 
+def test_what_can_not_land_is_refused(store: LocalStore) -> None:
+    """Protects from questions without an answer: a name too long, a directory in the way."""
+    store.put("log/1", b"")
+    for key in ("log", "log/1/2", "x" * 300):
+        with pytest.raises(OSError, match="log|xxx"):
+            store.put_new(key, b"")
+        with pytest.raises(OSError, match="log|xxx"):
+            store.put(key, b"")
+    assert _files(store) == ["1"]
+
+
 def test_without_hard_links_a_rename_decides(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

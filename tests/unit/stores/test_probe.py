@@ -22,6 +22,12 @@ class Named(MemoryStore):
         return f"test:{self.url}"
 
 
+class Known(Named):
+    @property
+    def place(self) -> str:
+        return "s3:https://s3.eu-central-1.amazonaws.com:bucket"
+
+
 class Ignores(Named):
     def put_new(self, key: str, data: bytes, /) -> Answer:
         self.put(key, data)
@@ -105,6 +111,16 @@ def test_honest_stores_are_believed_also_when_answers_get_lost() -> None:
         assert proof.replace_if
         assert proof.consistent
         assert list(store.list("")) == []
+
+
+def test_known_services_are_tried_once_and_not_raced() -> None:
+    """Protects the bill of users of documented services, and still finds what is refused there."""
+    proof = probe.prove(_new(Known))
+    assert proof.put_new
+    assert "user guide" in proof.put_new_reason
+    assert "races" not in proof.put_new_reason
+    assert proof.durable
+    assert not any("not on the list" in note for note in proof.notes)
 
 
 def test_other_lies() -> None:
