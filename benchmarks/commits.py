@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import quartiles
 
 from fstx.backends.manifest import Dataset, ManifestBackend
 from fstx.stores.opening import open_store
+from harness import quartiles
 
 
 class Counting:

@@ -13,19 +13,23 @@ import asyncio
 import os
 import resource
 import sys
+import tempfile
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import numpy as np
 import zarr
-from harness import interleave
 
 import fstx
+from harness import interleave
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from support.emulators import ENVIRONMENT, S3
 
 SIDE, CHUNK = 4096, 256
 
@@ -102,17 +106,17 @@ def memory(options: dict[str, Any], bucket: str, gib: float) -> None:
 
 
 def main() -> None:
-    from support.servers import start_s3
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--memory-gib", type=float, default=2)
     given = parser.parse_args()
-    with start_s3() as server:
-        options = server.options
+    os.environ.update(ENVIRONMENT)
+    with tempfile.TemporaryDirectory() as logs, ExitStack() as stack:
+        server = S3(Path(logs))
+        stack.callback(server.server.stop)
+        place = stack.enter_context(server.place())
+        options, bucket = place.options, place.bucket
         fs = fsspec.filesystem("s3", **options)
-        bucket = f"bench-{uuid.uuid4().hex[:12]}"
-        fs.mkdir(bucket)
         rng = np.random.default_rng(1)
         array = rng.random((SIDE, SIDE), dtype=np.float32)
         interleave(
