@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from fstx.errors import PathError
 from fstx.stores import Answer, Store, Tidies, probe
 from fstx.stores.generic import GenericStore
 from fstx.stores.opening import open_store, store_of
@@ -564,6 +565,21 @@ def test_sftp_objects_come_and_go(sftp: Place) -> None:
         store.get("log/1")
     with pytest.raises(OSError, match="condition"):
         store.replace_if("k", b"", "token")
+
+
+def test_host_and_user_may_stand_in_the_url(sftp: Place) -> None:
+    """Protects plain URLs: what fsspec takes out of one is taken, a password is shown nowhere."""
+    host = f"test:sesame-open@127.0.0.1:{sftp.port}"
+    store = open_store(f"ssh://{host}{sftp.path}", known_hosts=None)
+    store.put("a", b"1")
+    assert _sftp(sftp).get("a") == b"1"
+    with pytest.raises(FileNotFoundError) as raised:
+        store.get("b")
+    for text in (repr(store), store.url, store.identity, str(raised.value)):
+        assert "sesame" not in text
+    with pytest.raises(PathError) as refused:
+        open_store(f"tx::ssh://{host}/x")
+    assert "sesame" not in str(refused.value)
 
 
 def test_sftp_is_proven_by_its_rename(sftp: Place) -> None:

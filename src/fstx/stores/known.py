@@ -20,8 +20,8 @@ _SERVICES = (
     Known(
         "Amazon S3",
         re.compile(r"s3:https://s3[.a-z0-9-]*\.amazonaws\.com(\.cn)?:"),
-        "Amazon S3 user guide, conditional writes and data consistency model "
-        "(docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html)",
+        "Amazon S3 user guide, conditional requests and data consistency model "
+        "(docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-requests.html)",
         "Amazon S3 acknowledges a put when it is stored redundantly",
     ),
     Known(

@@ -8,6 +8,7 @@ from typing import Any
 
 from fstx.errors import PathError
 from fstx.stores import Store
+from fstx.stores.hiding import scrub
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*)://")
 
@@ -30,16 +31,17 @@ def open_store(url: str | os.PathLike[str], **storage_options: Any) -> Store:
     """
     text = os.fspath(url)
     if "::" in text:
-        raise PathError(f"{text!r} is a chained URL; a store needs the storage itself")
+        shown = scrub(text, frozenset())
+        raise PathError(f"{shown!r} is a chained URL; a store needs the storage itself")
     found = _SCHEME.match(text)
     scheme = found[1].lower() if found else "file"
     if scheme in ("file", "local"):
         path = text[found.end() :] if found else text
         return _local(path, **storage_options)
-    import fsspec
+    from fsspec.core import url_to_fs
 
-    fs = fsspec.filesystem(scheme, **storage_options)
-    return store_of(fs, text)
+    fs, path = url_to_fs(text, **storage_options)  # also takes host and user out of the URL
+    return store_of(fs, path)
 
 
 def store_of(fs: Any, path: str) -> Store:

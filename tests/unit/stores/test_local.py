@@ -188,9 +188,9 @@ def test_what_can_not_land_is_refused(store: LocalStore) -> None:
     """Protects from questions without an answer: a name too long, a directory in the way."""
     store.put("log/1", b"")
     for key in ("log", "log/1/2", "x" * 300):
-        with pytest.raises(OSError, match="log|xxx"):
+        with pytest.raises(OSError, match=r"log|xxx"):
             store.put_new(key, b"")
-        with pytest.raises(OSError, match="log|xxx"):
+        with pytest.raises(OSError, match=r"log|xxx"):
             store.put(key, b"")
     assert _files(store) == ["1"]
 
