@@ -145,6 +145,7 @@ class TransactionBlock:
         assert place.dataset is not None
         self._session.places.target.remember(place.root)
         joining.enter(place.dataset.identity, tx)
+        self._session.transaction(place)
         COVERED.set(COVERED.get() | {self._session.places.target.token})
 
     def _leave(self) -> None:

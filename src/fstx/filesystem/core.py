@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 from fsspec.implementations.chained import ChainedFileSystem
 from fsspec.utils import stringify_path
 
-from fstx.backends.manifest import joining
 from fstx.errors import UsageError
 from fstx.filesystem.blocks import TransactionBlock
 from fstx.filesystem.many import ManyNames
@@ -138,7 +137,7 @@ class TxFileSystem(ManyNames, ChainedFileSystem):  # type: ignore[misc]
         if not (places.root or places.given) or self._session.read_only:
             return ""
         place = places.at(places.strip("") if places.inner else places.root or places.given)
-        tx = None if place.dataset is None else joining.current(place.dataset.identity)
+        tx = None if place.dataset is None else self._session.transaction(place)
         if tx is None or not hasattr(tx, "url"):
             return ""
         tx.dataset.create()

@@ -193,7 +193,7 @@ def copy(session: Session, source: Place, goal: Place) -> None:
         if entry is not None and not entry.directory:
             tx.link(must_fit(tx, goal), entry)
         elif entry is not None or view.is_dir(source.path) or not source.path:
-            if goal.path and not view.is_dir(goal.path):
+            if goal.path:  # also where its files came first: it stays when they go
                 tx.make_directory(path_in(tx, goal))
         else:
             raise missing(source.name)

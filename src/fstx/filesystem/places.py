@@ -66,7 +66,12 @@ class Target:
 
     def store(self, name: str) -> Store:
         """The store whose root is `name`."""
-        return store_of(self.fs, name)
+        from fsspec.implementations.dirfs import DirFileSystem
+
+        fs = self.fs
+        while isinstance(fs, DirFileSystem):  # a prefix and no more: the storage itself is proven
+            name, fs = fs._join(name.strip("/")), fs.fs
+        return store_of(fs, name)
 
     def nearest(self, name: str) -> str | None:
         """The root of the nearest dataset at or above `name`, by the markers."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from fstx.backends.manifest import joining
 from fstx.backends.manifest.backend import join as join_by_reference
@@ -69,6 +69,8 @@ class Session:
         self._lock = threading.Lock()
         self._versions: dict[str, Any] = {}  # dataset's root -> the version that is read
         self._joined: dict[str, Any] = {}
+        self._born = dict(joining._CURRENT.get())  # made in a transaction's block: part of it
+        self._met: dict[str, WeakSet[Any]] = {}  # transactions that this instance was used in
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -127,7 +129,7 @@ class Session:
         dataset = place.dataset
         assert dataset is not None
         if not self.reference:
-            return joining.current(dataset.identity)
+            return self._running(dataset.identity)
         found = self._joined.get(place.root)
         if found is None:
             found = self._joined[place.root] = join_by_reference(dataset, self.reference)
@@ -137,6 +139,27 @@ class Session:
                 txid=found.txid,
             )
         return found
+
+    def _running(self, identity: str) -> Any | None:
+        current = joining.current(identity)
+        if current is not None:
+            with self._lock:
+                self._met.setdefault(identity, WeakSet()).add(current)
+            return current
+        born = self._born.get(identity)
+        if born is not None and born.is_open:
+            return born
+        if not self._met or not isinstance(threading.current_thread(), threading._DummyThread):
+            return None
+        # A thread of a native library (pyarrow's) has no context at all, but works for one that has.
+        with self._lock:
+            running = [tx for tx in self._met.get(identity, ()) if tx.is_open]
+        if len(running) > 1:
+            raise StateError(
+                "this thread was not made by Python, so it is not known which of several open transactions "
+                "it works for; use a file system of its own for each, made inside of its block"
+            )
+        return running[0] if running else None
 
     def writable(self) -> None:
         """UsageError where this instance only reads."""
