@@ -15,6 +15,7 @@ from fstx.backends.manifest import conflicts
 from fstx.backends.manifest.dataset import Dataset, Version
 from fstx.backends.manifest.log import Appender, Head, Since
 from fstx.backends.manifest.names import IDS, new_txid, node_key, owner_of
+from fstx.backends.manifest.survey import CHANGES, alive
 from fstx.errors import (
     ConflictError,
     FencedError,
@@ -179,14 +180,26 @@ class Commit:
             return "moot"
         if conflicts.gone(head, tx.txid, tx.begun):
             return "gone"
-        if tx.has_links and tx.begun < head.state.oldest:
-            return "gone"  # what a link names may be collected already
+        if tx.has_links and tx.begun and not alive(head.state, tx.begun):
+            self._reason = (
+                f"version {tx.begun}, of which it copied, was retired and may be collected"
+            )
+            return "conflict"
         if tx.policy == "last":
             return "free"
-        if tx.policy == "fail" and (since is None or any(r.kind == "commit" for r in since)):
+        if tx.policy == "fail" and (since is None or any(r.kind in CHANGES for r in since)):
             self._reason = "something was committed since, and the policy is 'fail'"
             return "conflict"
-        found = conflicts.met(tx.touched(), tx.base, now, since)
+        try:
+            found = conflicts.met(tx.touched(), tx.base, now, since)
+        except FileNotFoundError:
+            if alive(head.state, tx.begun):
+                raise
+            self._reason = (
+                f"version {tx.begun}, on which it began, was collected, so that nothing tells what "
+                "others changed since"
+            )
+            return "conflict"
         if found is None:
             return "free"
         self._reason = f"{found!r} was changed by another commit since version {tx.begun}"

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from fstx.backends.manifest.log import Appender, Head, Log, Since
-from fstx.backends.manifest.names import MARKER
+from fstx.backends.manifest.names import MARKER, PIN
+from fstx.backends.manifest.survey import alive
 from fstx.errors import CapabilityError, RecoveryError, StorageError
 from fstx.state.entries import Entry, matches
 from fstx.state.records import Record
@@ -174,7 +175,8 @@ class Dataset:
             return Version(Head(), self.store, self.cache)
         head = self.log.read(version)
         newest = self.refresh().head
-        if head is None or version > newest.seq or (version < newest.state.oldest):
+        retired = not alive(newest.state, version) and not self._pinned(version)
+        if head is None or version > newest.seq or retired:
             raise FileNotFoundError(
                 f"{self.url} has no version {version}; "
                 f"there are {max(1, newest.state.oldest)} to {newest.seq}"
@@ -182,6 +184,11 @@ class Dataset:
                 else f"{self.url} has no version yet"
             )
         return Version(head, self.store, self.cache)
+
+    def _pinned(self, version: int) -> bool:
+        """Whether someone holds a version that was retired."""
+        pins = self.store.list(f"{PIN}{version:020d}-")
+        return next(iter(pins), None) is not None and version > self.log.boundary()
 
     def read(self, entry: Entry, start: int = 0, stop: int | None = None) -> bytes:
         """Bytes of an entry; a read of all of it compares the checksum.

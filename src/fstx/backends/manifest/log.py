@@ -138,13 +138,20 @@ class Log:
         The marker remembers which transactions the voided records were, so that a writer whose answer
         was lost still learns that it committed.
         """
-        known = self.voided()
-        txids = dict(known.txids)
-        for n in range(max(known.through, known.since) + 1, seq + 1):
-            head = self.read(n)
-            if head is not None and head.record is not None:
-                txids[head.record.nonce] = n
-        since = known.since
+        while True:
+            before = self.boundary()
+            known = self.voided()
+            since, txids = known.since, dict(known.txids)
+            for n in range(max(known.through, known.since) + 1, seq + 1):
+                try:
+                    head = self.read(n)
+                except RecoveryError:
+                    since = n  # damaged: nobody can tell whose it was
+                    continue
+                if head is not None and head.record is not None:
+                    txids[head.record.nonce] = n
+            if self.boundary() == before:
+                break  # else another truncation deleted what was to be read
         for txid in sorted(txids, key=lambda t: txids[t])[: max(0, len(txids) - _REMEMBERED)]:
             since = max(since, txids.pop(txid))
         key = boundary_key(seq)
