@@ -94,6 +94,7 @@ def ceph(session: nox.Session) -> None:
     packages = ("radosgw", "ceph-mon", "ceph-osd", "ceph-common", "uuid-runtime")
     if shutil.which("radosgw") is None:
         root = () if os.geteuid() == 0 else ("sudo",)
+        session.env["DEBIAN_FRONTEND"] = "noninteractive"
         apt = (*root, "apt-get", "install", "--yes", "--no-install-recommends", *packages)
         session.run(*root, "apt-get", "update", external=True)
         session.run(*apt, external=True)

@@ -239,9 +239,11 @@ def test_strip(both: Both, fault_proxy: FaultProxy) -> None:
 def test_racy(both: Both, fault_proxy: FaultProxy) -> None:
     """Protects its name: two writers that check before either has written both win."""
     fault_proxy.rules(Rule("racy", wait_s=0.3))
+    start = time.monotonic()
     with ThreadPoolExecutor(2) as pool:
         found = [pool.submit(both.put, bytes([i]), absent=True) for i in range(2)]
         assert [f.result().status for f in found] == [200, 200]
+    assert time.monotonic() - start > 0.2
     assert both.put(absent=True).status == 412
 
 

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 
-GRACE_S = 3.0
+GRACE_S = 10.0
 
 
 def main(command: list[str]) -> None:
