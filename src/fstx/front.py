@@ -310,18 +310,21 @@ def guarantee(
         As for `begin`.
     """
     urls, joined = _urls(url)
+    document = None
     if not joined and (layout is not None or urls[0].rstrip("/").endswith(layouts.SUFFIXES)):
         own = urls[0].rstrip("/")
         module = layouts.choose(name_of(own), layout)
         mode = mode or module.OVERWRITE_MODE
         entry = entry or (name_of(own) if module.ENTERED_BY_NAME else None)
+        document = f"{name_of(own)}/{module.DOCUMENT}" if module.DOCUMENT else None
         urls, joined = [sibling(own, name) for name in module.targets(name_of(own))], True
     mode = mode or "update"
     _check_choice("mode", mode, _MODES)
     _check_choice("durability", durability, _DURABILITIES)
-    return registry.backend(urls, joined=joined, **storage_options).guarantee(
-        mode=mode, durability=durability, entry=entry
-    )
+    backend = registry.backend(urls, joined=joined, **storage_options)
+    if entry is None and registry.enters_by_document(backend):
+        entry = document
+    return backend.guarantee(mode=mode, durability=durability, entry=entry)
 
 
 def recover(url: URL | Sequence[URL], **storage_options: Any) -> Recovery:

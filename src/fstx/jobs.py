@@ -76,11 +76,13 @@ class Goal:
 
     def _begin(self, mode: Mode) -> Transaction:
         urls = [sibling(self.url, name) for name in self.names]
-        return registry.backend(urls, joined=True, **self.storage_options).begin(
+        backend = registry.backend(urls, joined=True, **self.storage_options)
+        document = self.plan.document if registry.enters_by_document(backend) else None
+        return backend.begin(
             mode=mode,
             durability=self.durability,
             require=self.require,
-            entry=self.plan.entry,
+            entry=self.plan.entry or document,
             id=self.id,
         )
 

@@ -61,6 +61,11 @@ class Plan(Protocol):
         """The path that readers open and that is published last, where there is one."""
 
     @property
+    def document(self) -> str | None:
+        """The path that readers of a directory start at, published last by itself where the directory can't
+        be switched whole; None where `entry` says it."""
+
+    @property
     def grid(self) -> Grid:
         """The blocks that the source must deliver."""
 

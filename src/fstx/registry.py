@@ -112,3 +112,8 @@ def backend(urls: Sequence[str], *, joined: bool = False, **options: Any) -> Bac
                 f"the backend of {scheme}:// does not know an option: {error}"
             ) from error
         raise
+
+
+def enters_by_document(backend: Backend) -> bool:
+    """Whether a directory can't be switched whole there, so that its document has to come last."""
+    return bool(getattr(backend, "enters_by_document", False))

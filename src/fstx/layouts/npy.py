@@ -27,6 +27,7 @@ SLAB_BYTES = 4 << 20
 
 
 ENTERED_BY_NAME = True
+DOCUMENT: str | None = None
 OVERWRITE_MODE: Mode = "update"
 
 
@@ -139,6 +140,10 @@ class NpyPlan:
     @property
     def entry(self) -> str | None:
         return self.name
+
+    @property
+    def document(self) -> str | None:
+        return None
 
     @property
     def overwrite_mode(self) -> Mode:

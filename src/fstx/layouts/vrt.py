@@ -24,6 +24,7 @@ from fstx.types import Mode, StagedObject
 __all__ = ["ENTERED_BY_NAME", "OPTIONS", "OVERWRITE_MODE", "VrtPlan", "describe", "plan", "targets"]
 
 ENTERED_BY_NAME = True
+DOCUMENT: str | None = None
 OVERWRITE_MODE: Mode = "update"
 
 _REFUSED = {
@@ -220,6 +221,10 @@ class VrtPlan:
     @property
     def entry(self) -> str | None:
         return self.name
+
+    @property
+    def document(self) -> str | None:
+        return None
 
     @property
     def overwrite_mode(self) -> Mode:

@@ -34,6 +34,7 @@ Shape = tuple[int, ...]
 
 
 ENTERED_BY_NAME = False
+DOCUMENT: str | None = "zarr.json"
 OVERWRITE_MODE: Mode = "replace"
 
 
@@ -223,6 +224,11 @@ class ZarrPlan:
         return None
 
     @property
+    def document(self) -> str | None:
+        """``zarr.json``: until it is there, the array is not, whatever chunks are."""
+        return f"{self.name}/{DOCUMENT}"
+
+    @property
     def overwrite_mode(self) -> Mode:
         return OVERWRITE_MODE
 
@@ -308,4 +314,4 @@ class ZarrPlan:
                 index[form.number(inner_index)] = (offset, part.size_bytes)
                 offset += part.size_bytes
             tx.compose(path, [*(part for _, part in ordered), form.encode_index(index)])
-        tx.stage(f"{self.name}/zarr.json", self.metadata, publisher=True)
+        tx.stage(f"{self.name}/{DOCUMENT}", self.metadata, publisher=True)

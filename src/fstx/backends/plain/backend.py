@@ -214,7 +214,7 @@ class PlainBackend:
             A state that it won't guess about; all others were settled first.
         """
         with self._storage_errors("recovering"):
-            homes = [self.home, *(home_of(self.home.parent.below(n)) for n in self._names)]
+            homes = [self.home, *(Home(self.home.parent.below(n)) for n in self._names)]
             settled: list[Settled] = []
             removed: list[str] = []
             failed: BaseException | None = None

@@ -233,7 +233,7 @@ class Commit:
             raise self._aborted(outcome.reason, appender.cause)
         raise self._doubt(appender.cause)
 
-    def _judge(self, ledger: Ledger) -> str:
+    def _judge(self, ledger: Ledger) -> m.Verdict:
         if self._landed(ledger):
             return "moot"
         return "free" if self._tx.txid in ledger.claims else "gone"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,8 +25,7 @@ from fstx.stores import Proof, Store
 _CUT_AFTER = 16
 _KNOWN = 64
 
-Verdict = str
-Judge = Callable[[Ledger], Verdict]
+Judge = Callable[[Ledger], m.Verdict]
 Change = Callable[[Ledger], Ledger]
 Seen = Callable[[Ledger], bool]
 
@@ -159,6 +159,7 @@ class Home:
             lambda at, since: judge(self.ledger(at)),
             settle=settle,
             landed_unseen=lambda at: at.seq if seen(self.ledger(at)) else None,
+            sleep=lambda seconds: time.sleep(seconds),
         )
         made(appender)
         verdict = judge(self.ledger(head))

@@ -66,14 +66,11 @@ class Projection:
         home: Home,
         txid: str,
         decided: Decided,
-        *,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.home = home
         self.txid = txid
         self.decided = decided
         self.cause: BaseException | None = None
-        self._sleep = sleep
         self._groups: list[list[Op]] = []
         self._in: set[int] = set()  # steps that are in, by id
 
@@ -110,7 +107,7 @@ class Projection:
                 case p.Finish():
                     return self._finish()
                 case m.Pause(turn):
-                    self._sleep(random.uniform(0, min(2.0, 0.01 * 2**turn)))
+                    time.sleep(random.uniform(0, min(2.0, 0.01 * 2**turn)))
                     return v.Done()
         except (OSError, InDoubtError) as error:
             self.cause = error
@@ -140,7 +137,7 @@ class Projection:
                 for turn in range(_BUSY):
                     if answer is not Answer.BUSY:
                         break
-                    self._sleep(0.02 * 2**turn)
+                    time.sleep(0.02 * 2**turn)
                     answer = self._put_if(op, data)
         except OSError as error:
             self.cause = error

@@ -104,7 +104,7 @@ def claim(
             raise _held(home, before, alive, names, lease_s)
         doomed = frozenset(before)
 
-        def judge(ledger: Ledger, doomed: frozenset[str] = doomed) -> str:
+        def judge(ledger: Ledger, doomed: frozenset[str] = doomed) -> m.Verdict:
             if txid in ledger.claims:
                 return "moot"
             free = doomed.issuperset(ledger.claimed(names)) and not ledger.unfinished(names)
