@@ -7,6 +7,7 @@ Nothing rests on clocks but the choice of whom to give up, and of pins to let ex
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -162,7 +163,8 @@ class Collector:
             now_s = max(time.time(), newest_s)
         kept = choose(found, self._keep, now_s)
         plan = _Plan(found, now_s, kept, Reach(self._dataset, tell=self._tell))
-        self._expect(self._dataset.current().tree.count)
+        with contextlib.suppress(RecoveryError, FileNotFoundError):  # for the bar only
+            self._expect(self._dataset.current().tree.count)
         state = kept.over(found.head.state)
         before = {row.seq for row in found.versions(found.head.state)}
         plan.retired = tuple(sorted(before - {row.seq for row in found.versions(state)}))
