@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MINISTACK = "1.5.33"
+CRC32C = "google-crc32c>=1.5"
 AZURITE = "3.35.0"
 COMMAND = "python tests/servers/install.py"
 
@@ -36,13 +37,15 @@ def ministack() -> list[str]:
     script = home / ("Scripts" if os.name == "nt" else "bin") / "ministack"
     # pip installs a package after those it needs, and writes RECORD last
     record = f"**/site-packages/ministack-{MINISTACK}.dist-info/RECORD"
+    pip = [str(script.with_name("python")), "-m", "pip", "install", "--quiet"]
     with _alone("ministack"):
         if not any(home.glob(record)):
             shutil.rmtree(home, ignore_errors=True)
             _run("ministack", sys.executable, "-m", "venv", str(home))
-            pip = [str(script.with_name("python")), "-m", "pip", "install", "--quiet"]
-            _run("ministack", *pip, "--disable-pip-version-check", f"ministack=={MINISTACK}")
-    return [str(script)]
+            _run("ministack", *pip, "--disable-pip-version-check", f"ministack=={MINISTACK}", CRC32C)
+        elif not any(home.glob("**/site-packages/google_crc32c-*.dist-info/RECORD")):
+            _run("ministack", *pip, "--disable-pip-version-check", CRC32C)
+    return [str(script.with_name("python")), str(Path(__file__).with_name("ministack_main.py"))]
 
 
 def azurite() -> list[str]:
