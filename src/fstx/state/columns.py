@@ -8,30 +8,32 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Sequence
-from itertools import groupby
-from operator import itemgetter, lt
+from collections.abc import Sequence
+from functools import partial
+from itertools import chain, groupby, repeat
+from operator import add, itemgetter, lt, sub
 from typing import Any, TypeAlias
 
 from fstx.errors import PathError, RecoveryError
 from fstx.paths import CONTROL_NAME, check_path
-from fstx.state.entries import OWN, Entry, escape
+from fstx.state.entries import OWN, Entry, escape, escape_all
 
 Columns: TypeAlias = dict[str, Any]
 
 MOST = 1 << 22
 """Entries of one node or record, at most."""
 
+_ODD = re.compile(r"[^ -9;-\[\]-~]")  # control characters, a backslash, a colon, beyond ASCII
 _SUSPECT = re.compile(
     r"[\x00-\x1f\x7f\\]|(?:^|/)(?:\.{1,2}|\.[fF][sS][tT][xX]|[A-Za-z]:[^/]*)?(?:/|$)"
 )
-_UNSAFE = re.compile(r"[^A-Za-z0-9._/-]")  # what `escape` spells otherwise, "/" aside
 _KEY = re.compile(r"(?:data|node)(?:/[A-Za-z0-9._=~+-]+)+/?")
 _STEM = re.compile(r"[A-Za-z0-9._=~+-]*")
 _STEMS = re.compile(r"[A-Za-z0-9._=~+ -]*")
 _SUMS = re.compile(r"[A-Za-z0-9:._=+/-]*")
 _MOST_BYTES = 1 << 62
-_SHORT = 40  # a path of no more characters is never hashed by `escape`
+_MANY = 16
+_new_entry = partial(tuple.__new__, Entry)
 
 
 # --- paths ------------------------------------------------------------------------------------------
@@ -44,7 +46,7 @@ def pack_paths(paths: Sequence[str]) -> Columns:
     where, run = [], []
     for directory, group in groupby(parts, itemgetter(0)):
         where.append(dirs.setdefault(directory, len(dirs)))
-        run.append(sum(1 for _ in group))
+        run.append(len(list(group)))
     return {
         "dirs": list(dirs),
         "dir": where,
@@ -94,13 +96,16 @@ def check_logical(path: str) -> None:
 
 
 def _check_paths(paths: Sequence[str], dirs: Sequence[str], names: str) -> None:
-    if not paths:
-        return
     for directory in dirs:
         if directory and directory != f"{OWN}id":
             check_path(directory)
+    if not paths:
+        return
+    plain = names.isascii() and not _ODD.search(names) and names[:1] not in ("", ".", "/")
+    if not plain or "/." in names or "//" in names or names[-1] == "/":
+        plain = names.isascii() and not _SUSPECT.search(names)
     short = len(names) <= 255 or max(map(len, names.split("/"))) <= 255
-    if short and names.isascii() and not _SUSPECT.search(names):
+    if plain and short:
         return
     for path in paths:
         check_logical(path)
@@ -119,9 +124,9 @@ def pack(paths: Sequence[str], entries: Sequence[Entry]) -> Columns:
     columns["size"] = _uniform(sizes)
     if any(sums):
         columns["sum"] = " ".join(sums)
-    if any(offset is not None for offset in offsets):
+    if offsets.count(None) < len(paths):
         columns["offset"] = _relative(offsets, sizes)
-    if any(content is not None for content in inline):
+    if inline.count(None) < len(paths):
         columns["inline"] = [
             [i, base64.b64encode(content).decode()]
             for i, content in enumerate(inline)
@@ -139,8 +144,10 @@ def _uniform(values: Sequence[Any]) -> Any:
     return values[0] if len(set(values)) == 1 else list(values)
 
 
-def _relative(offsets: Iterable[int | None], sizes: Iterable[int]) -> list[int | None]:
+def _relative(offsets: Sequence[int | None], sizes: Sequence[int]) -> list[int | None]:
     """Each offset as its distance from the end of the one before."""
+    if None not in offsets:
+        return list(map(sub, offsets, chain((0,), map(add, offsets, sizes))))
     found: list[int | None] = []
     end = 0
     for offset, size in zip(offsets, sizes, strict=True):
@@ -157,68 +164,60 @@ def _pack_keys(
 ) -> None:
     """A table of places, for each entry which one, and what is left of keys that follow from paths."""
     table: dict[str, int] = {}
-    if len(set(keys)) == 1:
-        place, stem = _split(keys[0], paths[0], sums[0])
-        if stem is None:
-            columns["at"], columns["in"] = [place], 0
-            return
     which: list[int] = []
     stems: list[str] = []
-    safe = not _UNSAFE.search(columns["names"])
-    start = 0
-    for index, length in zip(columns["dir"], columns["run"], strict=True):
-        stop = start + length
-        directory = columns["dirs"][index]
-        run = None
-        if safe and length > 1:
-            run = _split_run(keys[start:stop], paths[start:stop], sums[start:stop], directory)
-        if run is not None:
-            which += [table.setdefault(run[0], len(table))] * length
-            stems += run[1]
-        else:
-            for i in range(start, stop):
-                known = table.get(keys[i])
-                place, stem = (keys[i], None) if known else _split(keys[i], paths[i], sums[i])
-                which.append(table.setdefault(place, len(table)))
+    found = _split_all(keys, paths, sums)
+    if found is not None:
+        table[found[0]] = 0
+        which, stems = [0] * len(keys), found[1]
+    else:
+        for key, path, sum_ in zip(keys, paths, sums, strict=True):
+            index = table.get(key)
+            if index is None:
+                place, stem = _split(key, escape(path), sum_)
+                index = table.setdefault(place, len(table))
                 if stem is not None:
                     stems.append(stem)
-        start = stop
+            which.append(index)
     columns["at"] = list(table)
     columns["in"] = _uniform(which)
     if stems:
         columns["stem"] = " ".join(stems)
 
 
-def _split(key: str, path: str, sum_: str) -> tuple[str, str | None]:
+def _split(key: str, escaped: str, sum_: str) -> tuple[str, str | None]:
     """Place and stem of a key that follows from its path, else the key itself and None."""
-    escaped = f"/{escape(path)}~"
-    at = key.find(escaped)
+    head, _, attempt = key.rpartition("~")
     tail = f"-{sum_ or '-'}"
-    if at > 0 and key.startswith("data/") and key.endswith(tail):
-        stem = key[at + len(escaped) : -len(tail)]
-        if len(key) >= at + len(escaped) + len(tail) and _STEM.fullmatch(stem):
-            return key[: at + 1], stem
+    if head.endswith(f"/{escaped}") and key.startswith("data/") and attempt.endswith(tail):
+        stem = attempt[: -len(tail)]
+        if _STEM.fullmatch(stem):
+            return head[: -len(escaped)], stem
     return key, None
 
 
-def _split_run(
-    keys: Sequence[str], paths: Sequence[str], sums: Sequence[str], directory: str
+def _split_all(
+    keys: Sequence[str], paths: Sequence[str], sums: Sequence[str]
 ) -> tuple[str, list[str]] | None:
-    """As `_split` for all keys of a directory at once, where all lie in one place."""
-    first = _split(keys[0], paths[0], sums[0])
-    if first[1] is None or max(map(len, paths)) > _SHORT:
+    """As `_split` for all keys at once, where all follow from their paths and lie in one place."""
+    escaped = escape_all(paths[:1])
+    place, stem = _split(keys[0], escaped[0], sums[0])
+    if stem is None or not keys[-1].startswith(place):
         return None
-    above = f"{escape(directory)}=2F" if directory else ""
-    head = f"{first[0]}{above}"
-    skip = len(directory) + 1 if directory else 0
-    base = len(head) + 1 - skip
-    attempts = [key[base + len(path) :] for key, path in zip(keys, paths, strict=True)]
-    if [f"{head}{p[skip:]}~{a}" for p, a in zip(paths, attempts, strict=True)] != list(keys):
-        return None
+    escaped = escape_all(paths)
+    base = len(place) + 1
+    attempts = [key[base + len(e) :] for key, e in zip(keys, escaped, strict=True)]
     stems = [a[: -len(s) - 1] if s else a[:-2] for a, s in zip(attempts, sums, strict=True)]
-    if [f"{t}-{s or '-'}" for t, s in zip(stems, sums, strict=True)] != attempts:
+    if _joined(place, escaped, stems, sums) != list(keys):
         return None
-    return (first[0], stems) if _STEMS.fullmatch(" ".join(stems)) else None
+    text = " ".join(stems)
+    return (place, stems) if _STEMS.fullmatch(text) and text.count(" ") == len(stems) - 1 else None
+
+
+def _joined(
+    place: str, escaped: Sequence[str], stems: Sequence[str], sums: Sequence[str]
+) -> list[str]:
+    return [f"{place}{e}~{t}-{s or '-'}" for e, t, s in zip(escaped, stems, sums, strict=True)]
 
 
 class Packed:
@@ -283,17 +282,41 @@ class Packed:
 
     def items(self, start: int = 0, stop: int | None = None) -> list[tuple[str, Entry]]:
         """Paths and entries of a range."""
-        span = range(len(self.paths))[start:stop]
-        return [(self.paths[i], self.entry(i)) for i in span]
+        start, stop, _ = slice(start, stop).indices(len(self.paths))
+        if stop - start < _MANY:
+            return [(self.paths[i], self.entry(i)) for i in range(start, stop)]
+        paths = self.paths[start:stop]
+        sums = self._sums[start:stop] or repeat("")
+        columns = (
+            self._sizes[start:stop],
+            self._keys(start, stop),
+            self._offsets[start:stop] or repeat(None),
+            sums,
+            map(self._inline.get, range(start, stop)) if self._inline else repeat(None),
+            map(self._made.__contains__, range(start, stop)) if self._made else repeat(False),
+        )
+        return list(zip(paths, map(_new_entry, zip(*columns, strict=False)), strict=True))
 
-    @staticmethod
-    def _absolute(columns: Columns, n: int, where: str) -> list[int | None]:
+    def _keys(self, start: int, stop: int) -> list[str]:
+        where = self._in[start:stop]
+        if not self._stems:
+            return [self._at[i] for i in where]
+        sums = self._sums[start:stop] or [""] * (stop - start)
+        stems, escaped = self._stems[start:stop], escape_all(self.paths[start:stop])
+        if len(self._at) == 1:
+            return _joined(self._at[0], escaped, stems, sums)
+        return [
+            f"{place}{e}~{t}-{s or '-'}" if (place := self._at[i]).endswith("/") else place
+            for i, e, t, s in zip(where, escaped, stems, sums, strict=True)
+        ]
+
+    def _absolute(self, columns: Columns, n: int, where: str) -> list[int | None]:
         if "offset" not in columns:
             return []
         found = need(columns, "offset", list, where)
         if len(found) != n or not set(map(type, found)) <= {int, type(None)}:
             raise RecoveryError(f"{where}: member 'offset' does not hold {n} numbers")
-        sizes = _column(columns, "size", n, where)
+        sizes = self._sizes
         offsets: list[int | None] = []
         end = 0
         for distance, size in zip(found, sizes, strict=True):

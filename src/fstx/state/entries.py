@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ OWN = ".fstx/"
 """Paths that begin so are the library's own: kept by every removal, hidden from every reader."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9._/-]*")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._/\n-]")
 _ESCAPED = re.compile(r"[^A-Za-z0-9._-]")
 _LONG = 150
 _FEW = 4
@@ -110,6 +111,16 @@ def escape(path: str) -> str:
     import hashlib
 
     return "=" + hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:40]
+
+
+def escape_all(paths: Sequence[str]) -> list[str]:
+    """`escape` of each."""
+    text = "\n".join(paths)
+    if paths and not _UNSAFE.search(text):
+        names = text.replace("/", "=2F").split("\n")
+        if max(map(len, names)) <= _LONG:
+            return names
+    return [escape(path) for path in paths]
 
 
 def unescape(name: str) -> str | None:

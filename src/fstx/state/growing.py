@@ -34,11 +34,30 @@ PACK_BYTES = 16 << 20
 
 _SAMPLE = 512
 _MOST_ENTRIES = 1 << 12
-_KEPT_BYTES = 4 << 20  # new nodes up to this total are handed to the cache
+_KEPT_BYTES = 4 << 20  # new nodes up to these totals are handed to the cache
+_KEPT_PATHS = 100_000
 _BATCH = 64
 
 Load: TypeAlias = Callable[[Inner, Sequence[int], "str | None"], "list[tuple[Node, str | None]]"]
-Run: TypeAlias = "list[tuple[str, Entry]]"
+
+
+class _Run:
+    """Entries in order of their paths; two lists, because a million pairs would cost more than their use."""
+
+    __slots__ = ("entries", "paths")
+
+    def __init__(self, paths: list[str], entries: list[Entry]) -> None:
+        self.paths = paths
+        self.entries = entries
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def part(self, start: int, stop: int | None = None) -> _Run:
+        return _Run(self.paths[start:stop], self.entries[start:stop])
+
+    def plus(self, other: _Run) -> _Run:
+        return _Run(self.paths + other.paths, self.entries + other.entries) if self else other
 
 
 class Grower:
@@ -61,18 +80,20 @@ class Grower:
         self.packs: dict[str, bytes] = {}
         self._fresh: list[tuple[NodeRef, bytes]] = []
         self._fresh_bytes = 0
+        self._written = 0  # paths in new leaves
         self._entry_bytes = 0.0
 
     @property
     def made(self) -> list[tuple[NodeRef, Node]]:
         """New nodes, decoded, where they are few."""
-        if self._fresh_bytes > _KEPT_BYTES:
+        if self._fresh_bytes > _KEPT_BYTES or self._written > _KEPT_PATHS:
             return []
         return [(ref, decode(data, ref)) for ref, data in self._fresh]
 
     def grow(self, root: NodeRef | None, node: Node | None, delta: Delta) -> NodeRef | None:
         """The root after `delta`; `packs` must be put before it is named."""
-        puts = sorted(delta.puts.items(), key=itemgetter(0))
+        paths = sorted(delta.puts)
+        puts = _Run(paths, list(map(delta.puts.__getitem__, paths)))
         change = _Change(puts, covered(delta.removed))
         level = 0
         if root is None or node is None:
@@ -128,7 +149,7 @@ class Grower:
         bound: str | None,
     ) -> list[Child]:
         out: list[Child] = []
-        run: Run = []
+        run = _Run([], [])
         loaded: dict[int, Leaf] = {}
         changing = set(wanted)
         for i, child in enumerate(kept):
@@ -137,26 +158,25 @@ class Grower:
             small = bool(run) and len(run) * self._entry_bytes < LEAF_BYTES / 4
             if i not in changing and not small:
                 out += self._leaves(run)
-                run = []
+                run = _Run([], [])
                 out.append(child)
                 continue
             if i not in loaded:
                 loaded = self._ahead(node, i, wanted, bound)
             self._entry_bytes = child.ref.length / child.paths
-            run += (
-                change.applied(loaded[i], spans[i]) if i in changing else loaded[i].packed.items()
-            )
+            leaf = loaded[i]
+            run = run.plus(change.applied(leaf, spans[i]) if i in changing else _all(leaf))
             if len(run) * self._entry_bytes > 4 * LEAF_BYTES:
                 cut = len(run) - int(LEAF_BYTES / self._entry_bytes)
-                out += self._leaves(run[:cut])
-                run = run[cut:]
+                out += self._leaves(run.part(0, cut))
+                run = run.part(cut)
         if run and out and len(run) * self._entry_bytes < LEAF_BYTES / 4:
             last = out[-1]
             at = next((i for i, c in enumerate(kept) if c is not None and c == last), None)
             if at is not None:
-                ((leaf, _),) = self._load(node, [at], bound)
-                assert isinstance(leaf, Leaf)
-                run = leaf.packed.items() + run
+                ((before, _),) = self._load(node, [at], bound)
+                assert isinstance(before, Leaf)
+                run = _all(before).plus(run)
                 out.pop()
         return out + self._leaves(run)
 
@@ -173,10 +193,9 @@ class Grower:
 
     # --- writing --------------------------------------------------------------------------------------
 
-    def _leaves(self, run: Run) -> list[Child]:
+    def _leaves(self, run: _Run) -> list[Child]:
         """Leaves of a run of entries, of even size as far as the entries are alike."""
-        paths = [path for path, _ in run]
-        entries = [entry for _, entry in run]
+        paths, entries = run.paths, run.entries
         out: list[Child] = []
         start, n = 0, len(run)
         if n > _SAMPLE and not self._entry_bytes:
@@ -194,6 +213,7 @@ class Grower:
         n = len(paths)
         data = encode_leaf(paths, entries)
         self._entry_bytes = len(data) / n
+        self._written += n
         parts = min(n, round(len(data) / LEAF_BYTES))
         if len(data) <= 2 * LEAF_BYTES or parts < 2:
             return [self._child(paths[0], n, data)]
@@ -234,15 +254,15 @@ class Grower:
 class _Change:
     """Sorted puts and removed spans, asked for by range."""
 
-    def __init__(self, puts: Run, holes: Sequence[Span]) -> None:
+    def __init__(self, puts: _Run, holes: Sequence[Span]) -> None:
         self._puts = puts
-        self._paths = [path for path, _ in puts]
+        self._paths = puts.paths
         self._holes = holes
 
-    def puts_in(self, span: Span) -> Run:
+    def puts_in(self, span: Span) -> _Run:
         start = bisect_left(self._paths, span[0])
         stop = len(self._paths) if span[1] is None else bisect_left(self._paths, span[1])
-        return self._puts[start:stop]
+        return self._puts.part(start, stop)
 
     def holes_in(self, span: Span) -> list[Span]:
         start, stop = span
@@ -274,7 +294,7 @@ class _Change:
             for a, b in self.holes_in(span)
         )
 
-    def applied(self, leaf: Leaf, span: Span) -> Run:
+    def applied(self, leaf: Leaf, span: Span) -> _Run:
         """The entries of a leaf after the change, with all that comes in its span."""
         found = dict(leaf.packed.items())
         paths = leaf.packed.paths
@@ -283,10 +303,14 @@ class _Change:
             for path in paths[bisect_left(paths, start) : end]:
                 found.pop(path, None)
         puts = self.puts_in(span)
-        if not puts:
-            return list(found.items())
-        found.update(puts)
-        return sorted(found.items(), key=itemgetter(0))
+        if puts:
+            found.update(zip(puts.paths, puts.entries, strict=True))
+            found = {path: found[path] for path in sorted(found)}
+        return _Run(list(found), list(found.values()))
+
+
+def _all(leaf: Leaf) -> _Run:
+    return _Run(leaf.packed.paths, [entry for _, entry in leaf.packed.items()])
 
 
 def _spans(node: Inner, start: str, bound: str | None) -> list[Span]:

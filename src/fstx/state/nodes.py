@@ -78,12 +78,20 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Inner:
-    """Children in order of their paths."""
+    """Children in order of their paths; as columns, because a reader wants one of thousands."""
 
     level: int
     firsts: list[str]
-    children: list[Child]
-    count: int
+    counts: list[int]
+    packs: list[str]
+    which: list[int]
+    offsets: list[int]
+    lengths: list[int]
+    digests: str
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
 
     @property
     def first(self) -> str:
@@ -92,6 +100,19 @@ class Inner:
     @property
     def last(self) -> str:
         return self.firsts[-1]
+
+    def child(self, index: int) -> Child:
+        """One child."""
+        found = self.digests[index * _DIGEST : (index + 1) * _DIGEST]
+        ref = NodeRef(
+            self.packs[self.which[index]], self.offsets[index], self.lengths[index], found
+        )
+        return Child(self.firsts[index], ref, self.counts[index])
+
+    @property
+    def children(self) -> list[Child]:
+        """All children."""
+        return [self.child(i) for i in range(len(self.firsts))]
 
 
 Node: TypeAlias = Leaf | Inner
@@ -189,16 +210,15 @@ def _decode_inner(columns: Columns, level: int, where: str) -> Inner:
     if set(map(type, gaps)) != {int} or max(which) >= len(packs) or not all(counts):
         raise RecoveryError(f"{where}: its columns don't fit together")
     ends: dict[int, int] = {}
-    children = []
-    for i, (first, index, gap, length, count) in enumerate(
-        zip(firsts, which, gaps, lengths, counts, strict=True)
-    ):
+    offsets = []
+    for index, gap, length in zip(which, gaps, lengths, strict=True):
         offset = ends.get(index, 0) + gap
-        found = digests[i * _DIGEST : (i + 1) * _DIGEST]
-        ref = check_ref(NodeRef(packs[index], offset, length, found), where)
+        offsets.append(offset)
         ends[index] = offset + length
-        children.append(Child(first, ref, count))
-    return Inner(level, firsts, children, sum(counts))
+    for extreme in (min(offsets), max(offsets)):
+        for length in (min(lengths), max(lengths)):
+            check_ref(NodeRef(packs[0], extreme, length, ""), where)
+    return Inner(level, firsts, counts, packs, which, offsets, lengths, digests)
 
 
 def check_ref(ref: NodeRef, where: str) -> NodeRef:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +24,7 @@ LIMIT_BYTES = 16 << 20
 
 _PLAIN_BYTES = 1 << 10  # changes of more JSON than that are compressed
 _INFLATED_BYTES = 64 << 20
+_MOST_S = 1e12
 _MOST_SEQ = 10**20
 _ADVICE = "Nothing was changed. Read an older version, or restore the object"
 
@@ -151,7 +151,7 @@ def decode(line: bytes, seq: int, where: str) -> Record:
     if not set(map(type, fenced.values())) <= {int}:
         raise RecoveryError(f"{where}: member 'fenced' has something else than numbers")
     when_s: Any = value.get("when_s")
-    if type(when_s) not in (int, float) or not math.isfinite(when_s):
+    if type(when_s) not in (int, float) or not abs(when_s) < _MOST_S:
         raise RecoveryError(f"{where}: member 'when_s' is no time")
     state = State(
         root=decode_ref(value.get("root"), where),

@@ -255,10 +255,10 @@ class Tree:
         self, parent: Inner, which: Sequence[int], bound: str | None
     ) -> list[tuple[Node, str | None]]:
         """Children of an inner node, each with the first path behind it; checked against their parent."""
-        nodes = self._load([parent.children[i] for i in which])
+        wanted = [parent.child(i) for i in which]
+        nodes = self._load(wanted)
         found: list[tuple[Node, str | None]] = []
-        for i, node in zip(which, nodes, strict=True):
-            child = parent.children[i]
+        for i, child, node in zip(which, wanted, nodes, strict=True):
             behind = parent.firsts[i + 1] if i + 1 < len(parent.firsts) else bound
             fits = node.level == parent.level - 1 and node.count == child.paths
             if not fits or node.first < child.first or (behind is not None and node.last >= behind):
