@@ -14,6 +14,7 @@ from fstx.backends.manifest.resolve import top_of
 from fstx.backends.plain import owner
 from fstx.backends.plain.base import Base, occupied
 from fstx.backends.plain.home import Home, home_of
+from fstx.backends.plain.listings import forget_listings
 from fstx.backends.plain.names import mark_for
 from fstx.backends.plain.promises import promises
 from fstx.backends.plain.settle import LATE_S, LEASE_S, claim, clean, finish, living
@@ -225,6 +226,7 @@ class PlainBackend:
                     self._recover(home, settled, removed)
                 except RecoveryError as error:
                     failed = failed or error
+            forget_listings(self.home.parent.url)
             if failed is not None:
                 raise failed
             return Recovery(self.url, tuple(settled), tuple(removed))

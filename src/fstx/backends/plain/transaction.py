@@ -13,6 +13,7 @@ from fstx.backends.plain.base import Base
 from fstx.backends.plain.claims import Ledger
 from fstx.backends.plain.commit import Commit
 from fstx.backends.plain.home import Home
+from fstx.backends.plain.listings import forget_listings
 from fstx.backends.plain.ops import stamp
 from fstx.backends.plain.staging import HELD, PLACED, Desk, PlainStager, Rules, key_checksum
 from fstx.backends.plain.sweep import sweep
@@ -319,6 +320,7 @@ class PlainTransaction(BaseTransaction):
     def _over(self) -> None:
         owner.closed(self.txid)
         self._life = None
+        forget_listings(self.home.parent.url)
 
 
 __all__ = ["PlainTransaction"]
