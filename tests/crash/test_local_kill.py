@@ -12,7 +12,7 @@ import pytest
 
 from fstx.backends.local import LocalBackend, probe
 from fstx.backends.local.transaction import LocalTransaction
-from fstx.backends.ops import Ops
+from fstx.ops import Ops
 from fstx.types import Mode, OutcomeState
 from support.killer import Killed, KillerOps
 from support.trees import Tree, plant, tree, without_receipts

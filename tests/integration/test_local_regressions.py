@@ -23,8 +23,8 @@ import fstx
 from fstx import changes, machines
 from fstx.backends.local import open_backend, perform
 from fstx.backends.local.perform import Performer
-from fstx.backends.ops import Stat
-from fstx.backends.ops.posix import PosixOps
+from fstx.ops import Stat
+from fstx.ops.posix import PosixOps
 from fstx.errors import (
     CommitError,
     ConflictError,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fstx.backends.ops.windows import WindowsOps
+from fstx.ops.windows import WindowsOps
 from fstx.errors import (
     CommitError,
     ConflictError,

@@ -13,8 +13,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from fstx.backends.ops import FileKind, LockHandle, Stat
-from fstx.backends.ops.posix import PosixOps
+from fstx.ops import FileKind, LockHandle, Stat
+from fstx.ops.posix import PosixOps
 
 
 class Killed(BaseException):

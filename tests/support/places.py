@@ -8,7 +8,7 @@ from typing import Any
 
 import fsspec
 
-from fstx.backends.ops.windows import WindowsOps
+from fstx.ops.windows import WindowsOps
 from support.killer import KillerOps
 from support.trees import Tree, tree
 from support.winsim import SimDisk

@@ -1,6 +1,6 @@
 """What Windows answers to renames, deletes, opens and names: one table for any Windows.
 
-`run` plays a scenario on any object with the calls of `fstx.backends.ops._wincrt.Crt`, in an empty
+`run` plays a scenario on any object with the calls of `fstx.ops._wincrt.Crt`, in an empty
 directory. The simulation must give the same answers as the system, so both run this table.
 
 Every scenario starts with the files ``a``, ``b`` and ``ro`` (read-only), the empty directories

@@ -2,7 +2,7 @@
 
 `SimDisk` is the machine: open handles with their share modes, names whose deletion is pending,
 locks, other programs, a scripted virus scanner. `WinSim` is one process on it and has the calls of
-`fstx.backends.ops._wincrt.Crt`. A process can be killed at its k-th call that changes something:
+`fstx.ops._wincrt.Crt`. A process can be killed at its k-th call that changes something:
 that call raises `Killed`, its handles and locks go, and every later call raises too. It can also
 be interrupted, as by Ctrl-C: that call raises KeyboardInterrupt, and the process goes on.
 """

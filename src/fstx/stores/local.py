@@ -320,7 +320,7 @@ def _take_name(temp: str, target: str) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS or _lstat(target) is not None:
             raise
-        from fstx.backends.ops.posix import PosixOps
+        from fstx.ops.posix import PosixOps
 
         PosixOps().rename_new(temp, target)
 

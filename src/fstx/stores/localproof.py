@@ -32,7 +32,7 @@ def prove(root: str, *, durable: bool) -> Proof:
 def _name(place: str) -> str:
     if sys.platform == "win32":
         return ""
-    from fstx.backends.ops.posix import PosixOps
+    from fstx.ops.posix import PosixOps
 
     return "apfs" if sys.platform == "darwin" else PosixOps().fs_name(place)
 

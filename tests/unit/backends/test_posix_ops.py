@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from fstx.backends.ops import FileKind
-from fstx.backends.ops.posix import PosixOps
+from fstx.ops import FileKind
+from fstx.ops.posix import PosixOps
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from fstx.backends.ops import FileKind
-from fstx.backends.ops._retry import Patience
-from fstx.backends.ops._wincrt import extended
-from fstx.backends.ops.windows import WindowsOps, name_problem
+from fstx.ops import FileKind
+from fstx.ops._retry import Patience
+from fstx.ops._wincrt import extended
+from fstx.ops.windows import WindowsOps, name_problem
 from support.winsim import Killed, SimDisk, windows_error
 
 

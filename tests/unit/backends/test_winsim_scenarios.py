@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fstx.backends.ops._wincrt import NativeCrt
+from fstx.ops._wincrt import NativeCrt
 from support.winscenarios import SCENARIOS, Scenario, run
 from support.winsim import SimDisk
 

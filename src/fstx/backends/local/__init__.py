@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from fstx.backends.local.backend import LocalBackend
-from fstx.backends.ops import Ops
 from fstx.errors import PathError
+from fstx.ops import Ops
 
 __all__ = ["LocalBackend", "native_ops", "open_backend"]
 
@@ -16,10 +16,10 @@ __all__ = ["LocalBackend", "native_ops", "open_backend"]
 def native_ops() -> Ops:
     """The calls of this operating system."""
     if sys.platform == "win32":
-        from fstx.backends.ops.windows import WindowsOps
+        from fstx.ops.windows import WindowsOps
 
         return WindowsOps()
-    from fstx.backends.ops.posix import PosixOps
+    from fstx.ops.posix import PosixOps
 
     return PosixOps()
 

@@ -20,8 +20,6 @@ from fstx.backends.local.records import LIMIT_BYTES, seal, unseal
 from fstx.backends.local.recovery import Recoverer
 from fstx.backends.local.staging import Keeper
 from fstx.backends.local.transaction import LocalTransaction
-from fstx.backends.ops import FileKind, LockHandle, Ops
-from fstx.backends.ops.windows import name_problem
 from fstx.errors import (
     CapabilityError,
     ConflictError,
@@ -30,6 +28,8 @@ from fstx.errors import (
     TransactionError,
     UsageError,
 )
+from fstx.ops import FileKind, LockHandle, Ops
+from fstx.ops.windows import name_problem
 from fstx.paths import CONTROL_NAME, check_path, fold, is_below
 from fstx.select import Abilities, guarantee
 from fstx.types import Capability, Durability, Guarantee, Mode, OutcomeState, Recovery

@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from fstx.backends.base import wrap_storage_error
-from fstx.backends.ops import FileKind, LockHandle, Ops
 from fstx.errors import ConflictError, StorageError
+from fstx.ops import FileKind, LockHandle, Ops
 from fstx.paths import CONTROL_NAME, fold
 
 ALIVE, REF, GENERATION, CLAIM = ".alive", ".ref", ".gen", ".claim"

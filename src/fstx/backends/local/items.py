@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from fstx.backends.local.records import Entry, Identity, Root
-from fstx.backends.ops import FileKind, Ops, Stat
 from fstx.changes import Changes
 from fstx.errors import PathError
 from fstx.machines.vocabulary import Kind
+from fstx.ops import FileKind, Ops, Stat
 from fstx.paths import CONTROL_NAME
 from fstx.types import Mode
 

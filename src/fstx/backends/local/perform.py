@@ -26,8 +26,8 @@ from fstx.backends.local.records import (
     seal,
 )
 from fstx.backends.local.staging import Keeper
-from fstx.backends.ops import FileKind, LockHandle
 from fstx.machines import vocabulary as v
+from fstx.ops import FileKind, LockHandle
 
 LOCK_WAIT_S = 60.0
 

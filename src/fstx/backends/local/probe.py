@@ -11,7 +11,7 @@ import os
 import secrets
 
 from fstx.backends.local.control import Control, remove_tree
-from fstx.backends.ops import Ops
+from fstx.ops import Ops
 from fstx.select import Abilities
 
 _seen: dict[tuple[str, int, str, bool], Abilities] = {}

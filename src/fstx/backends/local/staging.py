@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 
 from fstx.backends.base import wrap_storage_error
 from fstx.backends.given import as_buffers
-from fstx.backends.ops import Ops
 from fstx.errors import FencedError, StateError, StorageError
+from fstx.ops import Ops
 from fstx.paths import check_path
 from fstx.types import Buffer, Data, StagedObject
 

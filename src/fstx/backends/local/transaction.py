@@ -26,8 +26,6 @@ from fstx.backends.local.perform import Performer, Replan
 from fstx.backends.local.records import Entry, Identity, RecordBody
 from fstx.backends.local.staging import Keeper, LocalStager, copy_file, read_range, write_all
 from fstx.backends.local.verdicts import commit_error, what_is_lost
-from fstx.backends.ops import FileKind, LockHandle
-from fstx.backends.ops.windows import name_problem
 from fstx.errors import (
     CommitError,
     FencedError,
@@ -37,6 +35,8 @@ from fstx.errors import (
     StorageError,
 )
 from fstx.machines import vocabulary as v
+from fstx.ops import FileKind, LockHandle
+from fstx.ops.windows import name_problem
 from fstx.select import Abilities, strategy_at_commit
 from fstx.types import Buffer, Capability, Guarantee, Mode, Snapshot, StagedObject
 

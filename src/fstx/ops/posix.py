@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from fstx.backends.ops import FileKind, Stat
+from fstx.ops import FileKind, Stat
 
 _RENAME_NOREPLACE = 1  # linux/fs.h
 _RENAME_EXCHANGE = 2

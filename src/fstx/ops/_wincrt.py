@@ -1,6 +1,6 @@
 """The Windows calls themselves, one function each, nothing decided here.
 
-`Crt` is the seam under `fstx.backends.ops.windows`: `NativeCrt` is the system, the tests put a
+`Crt` is the seam under `fstx.ops.windows`: `NativeCrt` is the system, the tests put a
 simulation in its place. As in CPython, `Crt.open` and `Crt.fsync` raise with ``errno`` alone and
 the other calls with ``winerror``.
 """

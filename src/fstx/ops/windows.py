@@ -21,9 +21,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, TypeVar
 
-from fstx.backends.ops import FileKind, LockHandle, Stat
-from fstx.backends.ops._retry import Patience
-from fstx.backends.ops._wincrt import Crt, NativeCrt, StatLike
+from fstx.ops import FileKind, LockHandle, Stat
+from fstx.ops._retry import Patience
+from fstx.ops._wincrt import Crt, NativeCrt, StatLike
 
 DENIED, SHARING, LOCKED, NOT_EMPTY, BAD_NAME = 5, 32, 33, 145, 123
 PASSING = frozenset({DENIED, SHARING, LOCKED})
@@ -62,7 +62,7 @@ def winerror(error: OSError) -> int | None:
 
 
 class WindowsOps:
-    """The calls of `fstx.backends.ops.Ops` on Windows.
+    """The calls of `fstx.ops.Ops` on Windows.
 
     Parameters
     ----------
