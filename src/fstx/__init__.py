@@ -10,6 +10,11 @@ can see and nothing that a retry stumbles over.
         tx.stage("index.json", b"{}")
 
     fstx.write(array, "out/dem.vrt", crs="EPSG:4326", transform=...)
+    fstx.write(array, "s3://bucket/dem.zarr")
+
+    with fstx.begin("tx::s3://bucket/cube.zarr"):
+        xarray_dataset.to_zarr("tx::s3://bucket/cube.zarr")
+    fstx.dataset("tx::s3://bucket/cube.zarr").log()
 """
 
 from fstx.errors import (
@@ -41,6 +46,14 @@ from fstx.types import (
     Snapshot,
     StagedObject,
 )
+from fstx.versions import (
+    Collection,
+    LogEntry,
+    OpenSnapshot,
+    Verification,
+    VersionedDataset,
+    dataset,
+)
 
 __version__ = "0.1.0"
 
@@ -50,11 +63,14 @@ __all__ = [
     "CapabilityError",
     "ChunkReport",
     "ChunkWriter",
+    "Collection",
     "CommitError",
     "ConflictError",
     "FencedError",
     "Guarantee",
     "InDoubtError",
+    "LogEntry",
+    "OpenSnapshot",
     "OutcomeState",
     "PathError",
     "Promise",
@@ -73,9 +89,12 @@ __all__ = [
     "Transaction",
     "TransactionError",
     "UsageError",
+    "Verification",
+    "VersionedDataset",
     "__version__",
     "begin",
     "chunk_writer",
+    "dataset",
     "guarantee",
     "outcome",
     "process_chunks",
