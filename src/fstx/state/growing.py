@@ -24,7 +24,7 @@ from fstx.state.nodes import (
 from fstx.state.sealing import digest
 from fstx.state.spans import Span, covered
 
-LEAF_BYTES = 16 << 10
+LEAF_BYTES = 8 << 10
 """Encoded size that leaves are cut to."""
 
 FAN_OUT = 4096
@@ -55,6 +55,9 @@ class _Run:
 
     def part(self, start: int, stop: int | None = None) -> _Run:
         return _Run(self.paths[start:stop], self.entries[start:stop])
+
+    def same(self, other: _Run) -> bool:
+        return self.paths == other.paths and self.entries == other.entries
 
     def plus(self, other: _Run) -> _Run:
         return _Run(self.paths + other.paths, self.entries + other.entries) if self else other
@@ -102,7 +105,10 @@ class Grower:
             if not change.meets(("", None)):
                 return root
             self._entry_bytes = root.length / node.count
-            children = self._leaves(change.applied(node, ("", None)))
+            run = change.applied(node, ("", None))
+            if run.same(_all(node)):
+                return root
+            children = self._leaves(run)
         else:
             level = node.level - 1
             children = self._children(node, "", None, change)
@@ -163,9 +169,14 @@ class Grower:
                 continue
             if i not in loaded:
                 loaded = self._ahead(node, i, wanted, bound)
-            self._entry_bytes = child.ref.length / child.paths
             leaf = loaded[i]
-            run = run.plus(change.applied(leaf, spans[i]) if i in changing else _all(leaf))
+            now = change.applied(leaf, spans[i]) if i in changing else _all(leaf)
+            if not small and now.same(_all(leaf)):
+                out += [*self._leaves(run), child]
+                run = _Run([], [])
+                continue
+            self._entry_bytes = child.ref.length / child.paths
+            run = run.plus(now)
             if len(run) * self._entry_bytes > 4 * LEAF_BYTES:
                 cut = len(run) - int(LEAF_BYTES / self._entry_bytes)
                 out += self._leaves(run.part(0, cut))
