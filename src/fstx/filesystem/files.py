@@ -100,7 +100,7 @@ class WriteFile(io.IOBase):
             change = (
                 session.creating(place)
                 if new
-                else session.change(place, policy="rebase" if append else "last")
+                else session.change(place, policy="rebase" if append else "last", fresh=append)
             )
             tx = self._change.enter_context(change)
             path = op.must_fit(tx, place)

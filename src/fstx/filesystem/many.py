@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-
-from fsspec.asyn import sync_wrapper
 
 from fstx.backends.manifest import joining
 from fstx.filesystem import operations as op
 from fstx.filesystem.sessions import give_up
 from fstx.filesystem.single import OneName
-from fstx.filesystem.threads import aside
+from fstx.filesystem.threads import aside, to_the_end, waited
 
 
 class ManyNames(OneName):
@@ -24,8 +21,8 @@ class ManyNames(OneName):
         """A block whose calls make one commit: of the running transaction or of their own."""
         session = self._session
         session.writable()
-        place = await aside(session.places.for_writing, name, directory=directory)
-        if place.dataset is None or session.transaction(place) is not None:
+        place = await aside(session.places.for_writing, name, directory=directory, check=False)
+        if place.dataset is None or session.transaction(place, writing=True) is not None:
             yield
             return
         session.must_not_be_covered(place.name)
@@ -34,9 +31,9 @@ class ManyNames(OneName):
             with joining.belonging(place.dataset.identity, tx):
                 yield
         except BaseException as error:
-            await asyncio.shield(aside(give_up, tx, error))
+            await to_the_end(give_up, tx, error)
             raise
-        await aside(session.commit, place, tx)
+        await to_the_end(session.commit, place, tx)
 
     async def _pipe(
         self, path: Any, value: Any = None, batch_size: int | None = None, **kwargs: Any
@@ -75,14 +72,14 @@ class ManyNames(OneName):
             return
         first = self._strip(given[0])
         if maxdepth is None and len(given) == 1 and not _is_pattern(first):
-            await aside(op.remove, self._session, self._at(first), recursive=recursive)
+            await to_the_end(op.remove, self._session, self._at(first), recursive=recursive)
             return
         async with self._one_commit(first, directory=True):
             names = await self._expand_path(
                 path, recursive=recursive and maxdepth is not None, maxdepth=maxdepth
             )
             for name in reversed(names):
-                await aside(self._remove_found, name, recursive, maxdepth)
+                await to_the_end(self._remove_found, name, recursive, maxdepth)
 
     def _remove_found(self, name: str, recursive: bool, maxdepth: int | None) -> None:
         place = self._at(name)
@@ -110,7 +107,11 @@ class ManyNames(OneName):
     async def _mv_file(self, path1: str, path2: str) -> None:
         await self._mv(path1, path2)
 
-    mv = sync_wrapper(_mv)
+    pipe = waited("_pipe")
+    put = waited("_put")
+    copy = waited("_copy")
+    rm = waited("_rm")
+    mv = waited("_mv")
 
 
 def _is_pattern(name: str) -> bool:

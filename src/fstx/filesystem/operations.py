@@ -34,9 +34,11 @@ def entry_of(session: Session, place: Place) -> tuple[Seen, Entry]:
     entry = seen.view.get(place.path) if place.path else None
     if entry is not None and not entry.directory:
         return seen, entry
-    if entry is not None or is_directory(seen, place.path):
+    if entry is not None or not place.path:
         raise IsADirectoryError(21, "is a directory", place.name)
-    raise missing(place.name)
+    raise missing(
+        place.name
+    )  # or a directory: it is not asked, absent chunks are read by the thousand
 
 
 def cat(session: Session, place: Place, start: int | None, end: int | None) -> bytes:
@@ -99,16 +101,19 @@ def must_fit(tx: Any, place: Place) -> str:
     if not place.path:
         raise bad_path(place)
     path = path_in(tx, place)
-    if isinstance(tx, ManifestTransaction):  # elsewhere each question is a request
-        view = tx.view()
-        for parent in parents(place.path):
-            above = view.get(parent)
-            if above is not None:
-                if not above.directory:
-                    raise NotADirectoryError(20, f"{place.within(parent)} is a file", place.name)
-                break
-        if view.is_dir(place.path):
-            raise IsADirectoryError(21, "is a directory", place.name)
+    if not isinstance(tx, ManifestTransaction):
+        return path  # elsewhere each question is a request
+    # What is staged is compared when this is; here, in constant time, what lies in the base.
+    if place.path in tx._directories or (not tx._changes.gone(path) and tx.base.is_dir(place.path)):
+        raise IsADirectoryError(21, "is a directory", place.name)
+    for parent in parents(place.path):
+        above = tx.base.get(parent)
+        if above is not None:
+            below = not tx.prefix or is_below(parent, tx.prefix)
+            gone = below and tx._changes.gone(tx.stager().logical(parent))
+            if not above.directory and not gone:
+                raise NotADirectoryError(20, f"{place.within(parent)} is a file", place.name)
+            break
     return path
 
 
@@ -120,14 +125,9 @@ def pipe(session: Session, place: Place, data: Data, *, new: bool = False) -> No
         with plain.written(session.places.target, place, new=new) as file:
             file.write(data)  # type: ignore[arg-type]
         return
-    with session.creating(place) if new else session.change(place) as tx:
+    change = session.creating(place) if new else session.change(place, fresh=False)
+    with change as tx:
         tx.stage(must_fit(tx, place), data)
-
-
-def pipe_many(session: Session, files: list[tuple[Place, Data]], *, new: bool = False) -> None:
-    """Write files of one dataset; the caller has put it into one transaction."""
-    for place, data in files:
-        pipe(session, place, data, new=new)
 
 
 @contextmanager
@@ -139,7 +139,7 @@ def writer(session: Session, place: Place, *, new: bool = False) -> Iterator[pla
         with plain.written(session.places.target, place, new=new) as file:
             yield file
         return
-    change = session.creating(place) if new else session.change(place)
+    change = session.creating(place) if new else session.change(place, fresh=False)
     with change as tx, tx.open(must_fit(tx, place)) as file:
         yield file
 

@@ -152,10 +152,12 @@ class Places:
             raise UsageError("tx://INNER:: needs the root behind it, as in tx://INNER::s3://bucket")
         self.root = self.given if inner else target.strip(root) if root else ""
         self._absent: set[str] = set()  # no marker at or above, as far as this instance looked
+        self._free: set[str] = set()  # nothing plain lay there
 
     def forget(self) -> None:
         """Look for markers anew."""
         self._absent.clear()
+        self._free.clear()
 
     def strip(self, name: str) -> str:
         """`name` as this file system spells it."""
@@ -177,8 +179,15 @@ class Places:
             return Place(name, real)
         return self._in(name, real, root)
 
-    def for_writing(self, name: str, *, directory: bool = False) -> Place:
+    def for_writing(self, name: str, *, directory: bool = False, check: bool = True) -> Place:
         """As `at`; where there is no dataset yet and `name` lies below the given path, that is its root.
+
+        Parameters
+        ----------
+        directory
+            The given path itself may be meant as the root.
+        check
+            Refuse a root where plain objects lie.
 
         Raises
         ------
@@ -188,7 +197,8 @@ class Places:
         place = self.at(name, file=not directory)
         if place.dataset is not None or not self._roots_here(place.real, directory):
             return place
-        self.must_be_free(self.given)
+        if check:
+            self.must_be_free(self.given)
         return self._in(name, place.real, self.given)
 
     def dataset_root(self) -> str:
@@ -221,6 +231,8 @@ class Places:
 
     def must_be_free(self, root: str) -> None:
         """UsageError where something lies at `root` that was not written through ``tx::``."""
+        if root in self._free:
+            return
         fs = self.target.fs
         fs.invalidate_cache()
         try:
@@ -230,12 +242,13 @@ class Places:
                 if n.rstrip("/").rpartition("/")[2] != CONTROL_NAME
             ]
         except (FileNotFoundError, NotADirectoryError):
-            return
+            held = []
         if held:
             raise UsageError(
                 f"{self.target.url(root)} is no dataset and holds plain objects ({held[0]}, ...), which "
                 "would not be part of it; name another place, or this one by root="
             )
+        self._free.add(root)
 
     def created(self, root: str) -> None:
         """A dataset is at `root` now."""

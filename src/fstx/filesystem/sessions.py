@@ -7,6 +7,7 @@ sees one version; it moves on when it writes, after a transaction, and when its 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,7 +18,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from fstx.backends.manifest import joining
 from fstx.backends.manifest.backend import join as join_by_reference
 from fstx.backends.manifest.backend import promises
-from fstx.backends.manifest.dataset import Dataset
+from fstx.backends.manifest.dataset import Dataset, Version
 from fstx.backends.manifest.transaction import ManifestTransaction
 from fstx.errors import ConflictError, StateError, TargetExistsError, UsageError
 from fstx.filesystem.notices import note_own_commit
@@ -31,6 +32,12 @@ COVERED: ContextVar[frozenset[str]] = ContextVar("fstx_covered", default=frozens
 
 _turns: WeakKeyDictionary[Dataset, threading.Lock] = WeakKeyDictionary()
 _turns_lock = threading.Lock()
+_contact: WeakKeyDictionary[Dataset, float] = (
+    WeakKeyDictionary()
+)  # when its log was last read or written
+
+RECENT_S = 10.0
+"""A base may be so old for a write that overwrites anyway: far from what counts as a dead writer."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class Session:
             if isinstance(held, int):  # as it came out of a pickle
                 held = self._versions[root] = dataset.view(held)
             if held is None:
-                held = dataset.refresh() if self.version is None else dataset.view(self.version)
+                held = _newest(dataset) if self.version is None else dataset.view(self.version)
                 self._versions[root] = held
             return held
 
@@ -118,18 +125,19 @@ class Session:
 
     # --- writing ----------------------------------------------------------------------------------
 
-    def transaction(self, place: Place) -> Any | None:
+    def transaction(self, place: Place, *, writing: bool = False) -> Any | None:
         """The transaction that the running code, or this instance's URL, belongs to; None: there is none.
 
         Raises
         ------
         StateError
-            The URL names a transaction of this process that is over.
+            The URL names a transaction of this process that is over; or something is to be written by code
+            that was started inside of a block and outlives it.
         """
         dataset = place.dataset
         assert dataset is not None
         if not self.reference:
-            return self._running(dataset.identity)
+            return self._running(dataset.identity, writing)
         found = self._joined.get(place.root)
         if found is None:
             found = self._joined[place.root] = join_by_reference(dataset, self.reference)
@@ -140,12 +148,22 @@ class Session:
             )
         return found
 
-    def _running(self, identity: str) -> Any | None:
-        current = joining.current(identity)
+    def _running(self, identity: str, writing: bool) -> Any | None:
+        current = joining._CURRENT.get().get(identity)
         if current is not None:
-            with self._lock:
-                self._met.setdefault(identity, WeakSet()).add(current)
-            return current
+            if current.is_open:
+                with self._lock:
+                    self._met.setdefault(identity, WeakSet()).add(current)
+                return current
+            if (
+                writing
+            ):  # a late task of a block that failed, or a forked child: no commit of its own
+                raise StateError(
+                    f"this code was started inside of transaction {current.id}, which is over or belongs to "
+                    "another process (there tx.url joins it)",
+                    txid=current.id,
+                )
+            return None
         born = self._born.get(identity)
         if born is not None and born.is_open:
             return born
@@ -176,7 +194,9 @@ class Session:
             )
 
     @contextmanager
-    def change(self, place: Place, *, policy: str = "last", many: bool = False) -> Iterator[Any]:
+    def change(
+        self, place: Place, *, policy: str = "last", many: bool = False, fresh: bool = True
+    ) -> Iterator[Any]:
         """The transaction to write into: the one that is running, else one for this block.
 
         Parameters
@@ -185,11 +205,13 @@ class Session:
             Of a transaction for this block: ``"last"`` overwrites what others committed meanwhile.
         many
             The block writes more than one path.
+        fresh
+            False: what is there does not matter, so a version that was just read or written will do as base.
         """
         self.writable()
         dataset = place.dataset
         assert dataset is not None
-        running = self.transaction(place)
+        running = self.transaction(place, writing=True)
         if running is not None:
             self.moved(place)
             yield running
@@ -197,7 +219,7 @@ class Session:
         self.must_not_be_covered(place.name)
         if not many:
             note_own_commit(place.real, self.places.target.url(place.root))
-        tx = self.begin(place, policy)
+        tx = self.begin(place, policy, fresh=fresh)
         try:
             yield tx
         except BaseException as error:
@@ -210,8 +232,7 @@ class Session:
         """As `change`, for a path that must be new: of several writers one gets it."""
         try:
             with self.change(place, policy="rebase") as tx:
-                view = tx.view()
-                if view.get(place.path) is not None or view.is_dir(place.path):
+                if tx.view().get(place.path) is not None or tx.base.is_dir(place.path):
                     raise FileExistsError(17, "there is something at this path", place.name)
                 yield tx
         except ConflictError as error:
@@ -219,7 +240,7 @@ class Session:
                 f"{place.name} was written by another writer meanwhile", outcome="aborted"
             ) from error
 
-    def begin(self, place: Place, policy: str) -> ManifestTransaction:
+    def begin(self, place: Place, policy: str, *, fresh: bool = True) -> ManifestTransaction:
         """A transaction on the whole dataset; nothing lies in the storage before something is staged."""
         dataset = place.dataset
         assert dataset is not None
@@ -227,7 +248,7 @@ class Session:
         url = self.places.target.url(place.root)
         return ManifestTransaction(
             dataset,
-            dataset.refresh(),
+            _newest(dataset) if fresh or _idle_s(dataset) > RECENT_S else dataset.current(),
             target=url,
             prefix="",
             guarantee=promises(f"tx::{url}", dataset.proof(), "update", "data"),
@@ -248,8 +269,22 @@ class Session:
                 place.dataset.create()
                 tx.commit()
             self.places.created(place.root)
+            _contact[place.dataset] = time.monotonic()
         finally:
             self.moved(place)
+        if not self.read_only:
+            with self._lock:  # it holds what was just committed; no request is needed to know it
+                self._versions[place.root] = place.dataset.current()
+
+
+def _newest(dataset: Dataset) -> Version:
+    found = dataset.refresh()
+    _contact[dataset] = time.monotonic()
+    return found
+
+
+def _idle_s(dataset: Dataset) -> float:
+    return time.monotonic() - _contact.get(dataset, float("-inf"))
 
 
 def _turn(dataset: Dataset) -> threading.Lock:

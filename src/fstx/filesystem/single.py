@@ -16,7 +16,7 @@ from fstx.filesystem import operations as op
 from fstx.filesystem.files import Compressed, ReadFile, TextFile, WriteFile
 from fstx.filesystem.places import Place
 from fstx.filesystem.sessions import Session
-from fstx.filesystem.threads import aside
+from fstx.filesystem.threads import aside, to_the_end
 
 
 class OneName(AsyncFileSystem):  # type: ignore[misc]
@@ -105,16 +105,17 @@ class OneName(AsyncFileSystem):  # type: ignore[misc]
 
     def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
         """Make a directory, which stays when it is empty."""
-        op.make_directory(
-            self._session,
-            self._to(path, directory=True),
-            exist_ok=False,
-            parents_too=create_parents,
-        )
+        self._make(path, exist_ok=False, parents_too=create_parents)
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
         """Make a directory and those above it."""
-        op.make_directory(self._session, self._to(path, directory=True), exist_ok=exist_ok)
+        self._make(path, exist_ok=exist_ok)
+
+    def _make(self, path: str, *, exist_ok: bool, parents_too: bool = True) -> None:
+        place = self._at(path)
+        if place.dataset is None and not self.target.exists(place.real):
+            place = self._to(path, directory=True)
+        op.make_directory(self._session, place, exist_ok=exist_ok, parents_too=parents_too)
 
     def rmdir(self, path: str) -> None:
         """Remove an empty directory."""
@@ -241,30 +242,30 @@ class OneName(AsyncFileSystem):  # type: ignore[misc]
     async def _pipe_file(
         self, path: str, value: Any, mode: str = "overwrite", **kwargs: Any
     ) -> None:
-        await aside(self.pipe_file, path, value, mode)
+        await to_the_end(self.pipe_file, path, value, mode)
 
     async def _put_file(
         self, lpath: str, rpath: str, mode: str = "overwrite", **kwargs: Any
     ) -> None:
-        await aside(self.put_file, lpath, rpath, mode=mode, **kwargs)
+        await to_the_end(self.put_file, lpath, rpath, mode=mode, **kwargs)
 
     async def _get_file(self, rpath: str, lpath: Any, **kwargs: Any) -> None:
         await aside(self.get_file, rpath, lpath, **kwargs)
 
     async def _cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
-        await aside(self.cp_file, path1, path2)
+        await to_the_end(self.cp_file, path1, path2)
 
     async def _rm_file(self, path: str, **kwargs: Any) -> None:
-        await aside(self.rm_file, path)
+        await to_the_end(self.rm_file, path)
 
     async def _mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
-        await aside(self.mkdir, path, create_parents)
+        await to_the_end(self.mkdir, path, create_parents)
 
     async def _makedirs(self, path: str, exist_ok: bool = False) -> None:
-        await aside(self.makedirs, path, exist_ok)
+        await to_the_end(self.makedirs, path, exist_ok)
 
     async def _rmdir(self, path: str) -> None:
-        await aside(self.rmdir, path)
+        await to_the_end(self.rmdir, path)
 
     async def set_session(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the file system below keeps its own."""

@@ -259,3 +259,100 @@ def test_zarr_outside_of_a_transaction_is_told_once(
     with pytest.warns(EachCallCommitsWarning, match=r"with fstx.begin\("):
         fs.pipe_file(f"{root}/zarr.json", b"{}")
     fs.pipe_file(f"{root}/zarr.json", b"{}")
+
+
+def test_an_interrupt_stops_a_bulk_call(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects from writes that land after Ctrl-C: the call has stopped, and undone its part."""
+    import _thread
+    import time
+
+    from fstx.filesystem import operations
+
+    fs, root = opened("tx::" + target)
+    fs.pipe_file(f"{root}/first", b"")
+    real, count = operations.pipe, []
+
+    def slow(*args: object, **kwargs: object) -> None:
+        count.append(1)
+        if len(count) == 3:
+            _thread.interrupt_main()
+        time.sleep(0.02)
+        real(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(operations, "pipe", slow)
+    with pytest.raises(KeyboardInterrupt):
+        fs.pipe({f"{root}/{n}": b"x" for n in range(50)})
+    stopped = len(count)
+    time.sleep(0.1)
+    assert len(count) == stopped < 50
+    assert content(target) == {"first": b""}
+    assert leftovers(target) == []
+
+
+def test_native_threads_belong_to_the_instance_they_work_for(target: str) -> None:
+    """Protects pyarrow's writers: without a context they write into its one open transaction."""
+    import _thread
+    import time
+
+    def in_native_thread(call: object) -> list[BaseException]:
+        errors: list[BaseException] = []
+        done: list[int] = []
+
+        def run() -> None:
+            try:
+                call()  # type: ignore[operator]
+            except BaseException as error:  # noqa: BLE001
+                errors.append(error)
+            done.append(1)
+
+        _thread.start_new_thread(contextvars.Context().run, (run,))
+        while not done:
+            time.sleep(0.001)
+        return errors
+
+    fs, root = opened("tx::" + target)
+    with fs.transaction:
+        assert in_native_thread(lambda: fs.pipe_file(f"{root}/a", b"1")) == []
+    assert commits(target) == 1
+    barrier = threading.Barrier(2)
+
+    def job(n: int) -> list[BaseException]:
+        with fs.transaction:
+            fs.pipe_file(f"{root}/b{n}", b"")
+            barrier.wait()
+            errors = in_native_thread(lambda: fs.pipe_file(f"{root}/c{n}", b"1"))
+            barrier.wait()
+        return errors
+
+    with ThreadPoolExecutor(2) as pool:
+        found = [f.result() for f in [pool.submit(job, n) for n in range(2)]]
+    assert [len(errors) for errors in found] == [1, 1]
+    assert all("not made by Python" in str(errors[0]) for errors in found)
+    assert sorted(content(target)) == ["a", "b0", "b1"]
+
+
+def test_an_instance_made_inside_belongs_to_the_block(target: str) -> None:
+    """Protects plain thread pools: an instance that was made in a block writes into it from any thread."""
+    with fstx.begin("tx::" + target):
+        fs, root = opened("tx::" + target)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda n: fs.pipe_file(f"{root}/{n}", b"x"), range(8)))
+    assert commits(target) == 1
+    assert fs.find(root) == [f"{root}/{n}" for n in range(8)]
+    fs.pipe_file(f"{root}/later", b"")
+    assert commits(target) == 2
+
+
+def test_what_outlives_its_block_does_not_write(target: str) -> None:
+    """Protects from late tasks of a failed block: started inside of it, they can't commit on their own."""
+    fs, root = opened("tx::" + target)
+    fs.pipe_file(f"{root}/first", b"")
+    with pytest.raises(RuntimeError), fs.transaction:
+        late = contextvars.copy_context()
+        raise RuntimeError
+    with pytest.raises(StateError, match="started inside"):
+        late.run(fs.pipe_file, f"{root}/late", b"1")
+    with pytest.raises(StateError, match="started inside"):
+        late.run(fs.pipe, {f"{root}/late": b"1", f"{root}/later": b"1"})
+    assert late.run(fs.cat_file, f"{root}/first") == b""
+    assert content(target) == {"first": b""}

@@ -137,3 +137,26 @@ def test_copies_between_datasets(target: str) -> None:
     fs.cp(root, f"{top}/copy", recursive=True)
     assert content(target + "-2") == {"x": b"", "copy/a": b"1", "copy/d/b": b"2"}
     assert commits(target + "-2") == 2
+
+
+def test_a_single_file_is_put_in_place(target: str, tmp_path: Path) -> None:
+    """Protects ``put`` and ``cp`` of one file to TARGET itself: a plain object, also over an old one."""
+    (tmp_path / "local").write_bytes(b"l")
+    plain, path = fsspec.core.url_to_fs(target)
+    for _ in range(2):
+        fs, name = opened("tx::" + target)
+        fs.put(str(tmp_path / "local"), name)
+        assert plain.cat_file(path) == b"l"
+    fs.cp(name, name + ".copy")
+    assert plain.cat_file(path + ".copy") == b"l"
+
+
+def test_existing_directories_are_directories(tmp_path: Path) -> None:
+    """Protects empty directories that are there: made again by ``exist_ok``, then a dataset's root."""
+    fs, root = opened(f"tx::file://{tmp_path}/d")
+    (tmp_path / "d").mkdir()
+    fs.makedirs(root, exist_ok=True)
+    with pytest.raises(FileExistsError):
+        fs.mkdir(root)
+    fs.pipe_file(f"{root}/a", b"1")
+    assert content(f"file://{tmp_path}/d") == {"a": b"1"}
