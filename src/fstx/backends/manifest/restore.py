@@ -26,6 +26,7 @@ from fstx.types import Snapshot
 def restore(dataset: Dataset, version: int, message: str | None) -> Snapshot:
     """Commit the tree of `version`; fails if anything was committed since this read the head."""
     dataset.must_commit()
+    dataset.create()
     head = dataset.refresh().head
     old = dataset.view(version)  # raises where it is not, or not any more
     work = _Restore(dataset, old, f"restored version {version}" if message is None else message)

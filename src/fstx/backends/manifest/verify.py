@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from fstx.backends.manifest.dataset import Dataset, check_marker
 from fstx.backends.manifest.log import Head
 from fstx.backends.manifest.names import DATA, LOG, MARKER, NODE, log_key, seq_of, split_attempt
-from fstx.backends.manifest.reach import Shadow, walk
+from fstx.backends.manifest.reach import Shown
 from fstx.backends.manifest.reports import Problem, Verification
 from fstx.backends.manifest.survey import CHANGES, THREADS, alive, read_many
 from fstx.errors import RecoveryError
@@ -93,10 +93,7 @@ class Verifier:
         heads = self._records(seen)
         newest = heads[max(heads)] if heads else Head()
         chosen = self._choose(seen, heads, newest)
-        shadow = Shadow()
-        for head in chosen.values():
-            shadow.narrow(head.state.tail)
-        needed, nodes = self._entries(seen, chosen, shadow)
+        needed, nodes = self._entries(seen, chosen)
         self._objects(seen, needed, nodes)
         if self._data:
             self._compare(seen, needed)
@@ -210,32 +207,30 @@ class Verifier:
     # --- what versions need ---------------------------------------------------------------------------
 
     def _entries(
-        self, seen: _Seen, chosen: dict[int, Head], shadow: Shadow
+        self, seen: _Seen, chosen: dict[int, Head]
     ) -> tuple[dict[str, tuple[int, str]], set[NodeRef]]:
         """Needed data objects with the least size that they must have, and the nodes that were read."""
         needed: dict[str, tuple[int, str]] = {}
-        nodes: set[NodeRef] = set()
         failed: set[NodeRef] = set()
+        version = 0
+
+        def lost(ref: NodeRef, error: Exception) -> None:
+            failed.add(ref)
+            what = "is missing" if isinstance(error, FileNotFoundError) else str(error)
+            at = f"node at {ref.offset}, {ref.length} bytes, of version {version}"
+            seen.add(ref.key, what, at)
+
+        shown = Shown(
+            self._dataset,
+            lambda path, entry: self._need(seen, needed, path, entry),
+            lost,
+            self._read_paths,
+        )
         for head in reversed(chosen.values()):
-            for path, entry in head.state.tail.puts.items():
-                self._need(seen, needed, path, entry)
-            root = head.state.root
-            if root is None or root in nodes:
-                continue
-
-            def lost(ref: NodeRef, error: Exception, version: int = head.seq) -> None:
-                failed.add(ref)
-                what = "is missing" if isinstance(error, FileNotFoundError) else str(error)
-                at = f"node at {ref.offset}, {ref.length} bytes, of version {version}"
-                seen.add(ref.key, what, at)
-
-            for leaf in walk(self._dataset, root, nodes, lost):
-                self._expect(leaf.count)
-                self._tell(leaf.count)
-                for path, entry in leaf.packed.items():
-                    if not shadow.hides(path):
-                        self._need(seen, needed, path, entry)
-        return needed, nodes - failed
+            version = head.seq
+            shown.add(head.state)
+            shown.walk()
+        return needed, shown.seen - failed
 
     def _need(
         self, seen: _Seen, needed: dict[str, tuple[int, str]], path: str, entry: Entry
@@ -321,6 +316,10 @@ class Verifier:
         return ("" if found == wanted else "is damaged: its checksum is another one"), total
 
     # --- progress -------------------------------------------------------------------------------------
+
+    def _read_paths(self, count: int) -> None:
+        self._expect(count)
+        self._tell(count)
 
     def _expect(self, count: int) -> None:
         self._total += count
