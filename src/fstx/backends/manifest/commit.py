@@ -14,7 +14,7 @@ from fstx.backends.base import wrap_storage_error
 from fstx.backends.manifest import conflicts
 from fstx.backends.manifest.dataset import Dataset, Version
 from fstx.backends.manifest.log import Appender, Head, Since
-from fstx.backends.manifest.names import IDS, new_txid, node_key, owner_of
+from fstx.backends.manifest.names import new_txid, node_key, owner_of
 from fstx.backends.manifest.survey import CHANGES, alive
 from fstx.errors import (
     ConflictError,
@@ -103,10 +103,8 @@ class Commit:
         self._own = own
         self._when_s = when_s
         self._builder = Builder(tx.dataset, tx.txid, own)
-        self._files = {
-            p: e for p, e in own.puts.items() if not p.startswith(IDS) and not e.directory
-        }
-        self._size_bytes = sum(e.size_bytes for e in self._files.values())
+        self._paths = len(own.puts) - bool(tx.mark) - tx.directories
+        self._size_bytes = sum([e.size_bytes for e in own.puts.values()])
         self._reason = ""
 
     def run(
@@ -165,7 +163,7 @@ class Commit:
             state=state,
             own=own,
             own_in_tree=in_tree,
-            paths=len(self._files),
+            paths=self._paths,
             size_bytes=self._size_bytes,
             when_s=self._when_s,
             writer=writer_name(),
@@ -208,7 +206,7 @@ class Commit:
     def _landed_unseen(self, head: Head) -> int | None:
         """Where records are gone from the log: found by the objects that only this transaction staged."""
         now = Version(head, self._dataset.store, self._dataset.cache)
-        for path, entry in self._files.items():
+        for path, entry in self._own.puts.items():
             if owner_of(entry.key) == self._tx.txid:
                 found = now.get(path)
                 if found is not None and found.key == entry.key:
@@ -230,7 +228,7 @@ class Commit:
             self._tx.id,
             (self._tx._url,),
             "manifest",
-            len(self._files),
+            self._paths,
             self._size_bytes,
             version=slot,
             reason=reason,

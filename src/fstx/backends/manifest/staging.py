@@ -7,7 +7,7 @@ sent elsewhere has put each object before it gives the receipt.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from fstx.backends.manifest.names import joined_key, new_attempt
 from fstx.backends.manifest.uploads import Uploads
 from fstx.errors import PathError, StateError, StorageError
 from fstx.paths import check_path
-from fstx.state.entries import checksum, data_key
+from fstx.state.entries import Entry, checksum, data_key
 from fstx.stores import Store, StoreWriter
 from fstx.types import Buffer, Data, StagedObject
 
@@ -77,6 +77,21 @@ class Desk:
     @property
     def held_bytes(self) -> int:
         return self._held_bytes
+
+    def settled(self, entries: Mapping[str, Entry]) -> dict[str, Entry]:
+        """Entries as they are committed: of those held back, inline or with their place in a pack."""
+        held, packed = self._held, self._packed
+        found = dict(entries)
+        for path, entry in entries.items():
+            key = entry.key
+            if not key.startswith(HELD):
+                continue
+            place = packed.get(key)
+            if place is not None:
+                found[path] = Entry(entry.size_bytes, place[0], place[1])
+            else:
+                found[path] = Entry(entry.size_bytes, inline=held[key])
+        return found
 
     def pack(self) -> None:
         """Put all that is held back as one object."""

@@ -315,6 +315,11 @@ class ManifestTransaction(BaseTransaction):
         self._trees.add(self._stager.tree(path))
 
     @property
+    def directories(self) -> int:
+        """How many empty directories it makes."""
+        return sum(d not in self._entries for d in self._directories)
+
+    @property
     def has_links(self) -> bool:
         """Whether it names objects that others staged."""
         return bool(self._links)
@@ -340,7 +345,7 @@ class ManifestTransaction(BaseTransaction):
             if self._desk.held_bytes > Commit.INLINE_BYTES:
                 self._desk.pack()
             own = self.delta()
-            puts = {path: self.settled(entry) for path, entry in own.puts.items()}
+            puts = self._desk.settled(own.puts)
             if self.mark:
                 puts[f"{IDS}{self.mark}"] = Entry(0, inline=b"")
         except BaseException:
