@@ -34,6 +34,8 @@ from fstx.types import Snapshot
 if TYPE_CHECKING:
     from fstx.backends.manifest.transaction import ManifestTransaction
 
+_MANY = 1000  # paths that never fit into a record
+
 BUDGET_BYTES = 32 << 10
 """A record holds small changes itself up to this; beyond they go into the tree."""
 
@@ -54,7 +56,7 @@ class Builder:
         self._dataset = dataset
         self._txid = txid
         self._own = own
-        self._weight = weight(own)
+        self._weight = weight(own) if len(own.puts) < _MANY else BUDGET_BYTES
         self._big = self._weight > BUDGET_BYTES // 2
         self.packs: list[str] = []
         self._grown: tuple[NodeRef | None, int, NodeRef | None] | None = None
