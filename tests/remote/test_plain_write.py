@@ -1,4 +1,4 @@
-"""Arrays at plain URLs of S3, GCS and Azure: written whole, read with nothing of ours (A1, A7, A19, A26, A33)."""
+"""Arrays at plain URLs of S3, GCS and Azure: written whole, read with nothing of ours."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def staged(place: Place) -> list[str]:
     """What lies staged in the home."""
     fs, root = fsspec.url_to_fs(place.url, **place.options)
     fs.invalidate_cache()
-    return [p for p in fs.find(f"{root}/.fstx/data")]
+    return list(fs.find(f"{root}/.fstx/data"))
 
 
 def test_what_is_promised(remote_place: Place) -> None:

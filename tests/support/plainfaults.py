@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from fstx.backends.plain import PlainBackend, owner
 from fstx.backends.plain.home import Home
+from fstx.backends.plain.names import is_gone
 from fstx.stores import Answer, Info, Proof, Store, StoreWriter
 from fstx.types import Buffer
 
@@ -156,5 +157,5 @@ def content(store: Store) -> dict[str, bytes]:
 
 def control(store: Store) -> set[str]:
     """The kinds of objects that are left in the home."""
-    keys = [i.key for i in store.list(".fstx/")]
+    keys = [i.key for i in store.list(".fstx/") if not is_gone(i.key)]
     return {key.split("/")[1] for key in keys}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from fstx.backends.plain import owner
 from fstx.backends.plain.base import Base, occupied
 from fstx.backends.plain.home import Home, home_of
 from fstx.backends.plain.listings import forget_listings
-from fstx.backends.plain.names import mark_for
+from fstx.backends.plain.names import is_gone, mark_for
 from fstx.backends.plain.promises import promises
 from fstx.backends.plain.settle import LATE_S, LEASE_S, claim, clean, finish, living
 from fstx.backends.plain.transaction import PlainTransaction
@@ -39,6 +40,8 @@ from fstx.types import (
     Recovery,
     Settled,
 )
+
+_GONE_S = 86_400.0  # so long a worker without coordinator may go on
 
 
 class PlainBackend:
@@ -279,11 +282,15 @@ class PlainBackend:
     def _orphans(home: Home) -> list[str]:
         """Remove staged objects that belong to no transaction any more: late ones of dead writers."""
         found: dict[str, list[str]] = {}
+        old: set[str] = set()
         for info in home.store.list(DATA):
+            if time.time() - (info.modified_s or 0.0) > _GONE_S:
+                old.add(info.key)
             found.setdefault(str(owner_of(info.key)), []).append(info.key)
         ledger = home.refresh()  # after the listing: what is staged has a claim before it
         known = {*ledger.claims, *ledger.decided, *ledger.dead}
         going = [key for txid, keys in found.items() if txid not in known for key in keys]
+        going = [key for key in going if not is_gone(key) or key in old]
         home.store.delete(going)
         return [f"{home.store.url}/{key}" for key in going]
 

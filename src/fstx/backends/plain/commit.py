@@ -58,11 +58,16 @@ class Commit:
         self._size_bytes = sum(r.size_bytes for r in self._staged.values())
         self._left = {i.key: i for i in self._home.store.list(staged_prefix(tx.txid))}
         self._now = contents(self._home.parent, tx.names)
-        self._drop_strays()
-        self._compare()
-        self._ops = tuple(self._steps())
-        self._check_kinds()
-        self._decided = self._decision()
+        try:
+            self._drop_strays()
+            self._compare()
+            self._ops = tuple(self._steps())
+            self._check_kinds()
+            self._decided = self._decision()
+        except (ConflictError, TargetExistsError, StorageError) as error:
+            if tx.txid not in self._home.refresh().claims:
+                raise self._fenced() from error
+            raise
 
     # --- before the record ---------------------------------------------------------------------------
 
@@ -280,12 +285,7 @@ class Commit:
         tx = self._tx
         made: Exception
         if reason == "gone":
-            made = FencedError(
-                f"transaction {tx.id} on {tx.url} was given up for dead while it went on, and what it staged "
-                "was removed; begin anew",
-                txid=tx.id,
-                outcome="aborted",
-            )
+            made = self._fenced()
         else:
             tx._abandon(cause if cause is not None else RuntimeError(reason))
             if isinstance(cause, StorageError):
@@ -298,6 +298,15 @@ class Commit:
                 )
         made.__cause__ = cause
         return made
+
+    def _fenced(self) -> FencedError:
+        tx = self._tx
+        return FencedError(
+            f"transaction {tx.id} on {tx.url} was given up for dead while it went on, and what it staged "
+            "was removed; begin anew",
+            txid=tx.id,
+            outcome="aborted",
+        )
 
     def _doubt(self, cause: BaseException | None) -> InDoubtError:
         tx = self._tx

@@ -12,6 +12,7 @@ KIND = "plain"
 _TXID = re.compile(r"[0-9a-f]{32}")
 _NAMES = "=names-"
 _OPS = "=ops-"
+_GONE = "=gone"
 
 
 def is_txid(text: object) -> bool:
@@ -32,6 +33,15 @@ def notice_key(txid: str) -> str:
 def ops_key(txid: str) -> str:
     """A new key for the steps of a large commit."""
     return f"{staged_prefix(txid)}{_OPS}{secrets.token_hex(8)}"
+
+
+def gone_key(txid: str) -> str:
+    """Where it says, to workers that outlived their coordinator, that a transaction was given up."""
+    return f"{staged_prefix(txid)}{_GONE}"
+
+
+def is_gone(key: str) -> bool:
+    return key.rpartition("/")[2] == _GONE
 
 
 def is_notice(key: str) -> bool:

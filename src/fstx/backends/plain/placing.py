@@ -14,8 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from fstx.backends.plain.compare import Content, holds
-from fstx.backends.plain.names import is_notice, notice_key, staged_prefix
-from fstx.errors import ConflictError, PathError, RecoveryError
+from fstx.backends.plain.names import gone_key, is_notice, notice_key, staged_prefix
+from fstx.errors import ConflictError, FencedError, PathError, RecoveryError
 from fstx.paths import check_path
 from fstx.state.sealing import seal, unseal
 from fstx.stores import Answer, Store
@@ -173,9 +173,18 @@ class Placer:
 
     def now(self, part: Part, data: bytes) -> None:
         """Put one part, its notice before it, and wait."""
-        key = notice_key(self._txid)
-        self._home.put(key, notice([part]))
+        self._home.put(notice_key(self._txid), notice([part]))
+        self._must_live()
         self._put(part, data)
+
+    def _must_live(self) -> None:
+        """FencedError where the transaction was given up: asked after the notice, before the put."""
+        if self._home.info(gone_key(self._txid)) is not None:
+            raise FencedError(
+                f"transaction {self._txid} was given up for dead; nothing more is put for it",
+                txid=self._txid,
+                outcome="aborted",
+            )
 
     def _executor(self) -> ThreadPoolExecutor:
         with self._lock:
@@ -188,6 +197,7 @@ class Placer:
         try:
             self.notices.add(key)
             self._home.put(key, notice([part for part, _, _ in batch]))
+            self._must_live()
         except BaseException as error:  # noqa: BLE001 - the futures carry it
             for _, _, future in batch:
                 future.set_exception(error)

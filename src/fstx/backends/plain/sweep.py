@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from fstx.backends.plain.compare import holds
-from fstx.backends.plain.names import is_notice, staged_prefix
+from fstx.backends.plain.names import gone_key, is_gone, is_notice, staged_prefix
 from fstx.backends.plain.placing import Part, noticed
 from fstx.stores import Store
 
@@ -32,6 +32,7 @@ def sweep(
     known: Iterable[str] = (),
     foreign: Collection[str] = (),
     keep_notices: bool = False,
+    own_notices: Collection[str] = (),
 ) -> Swept:
     """Remove everything of a transaction. The caller holds a claim on the names.
 
@@ -49,7 +50,13 @@ def sweep(
         Plain names that are not, whatever a notice says.
     keep_notices
         Leave the notices: a put of a dead writer may still arrive, and is removed the next time.
+    own_notices
+        Of this process. Where others' are found, their writers are told first to put no more.
     """
+    before = [info.key for info in home.list(staged_prefix(txid))]
+    if any(is_notice(key) and key not in own_notices for key in before):
+        # From here on a worker that announces a part finds this; what it announced before is found below.
+        home.put_new(gone_key(txid), b"\n")
     held = set(names if within is None else within)
     parts = {
         path: found
@@ -69,7 +76,7 @@ def sweep(
         parent.delete(going)
     # The notices go last: until then whoever comes next finds what is left.
     left = [info.key for info in home.list(staged_prefix(txid))]
-    home.delete([key for key in left if not is_notice(key)])
+    home.delete([key for key in left if not is_notice(key) and not is_gone(key)])
     notices = [key for key in left if is_notice(key)]
     if notices and not keep_notices and held.issuperset(names):
         home.delete(notices)

@@ -14,6 +14,7 @@ from fstx.backends.plain.claims import Ledger
 from fstx.backends.plain.commit import Commit
 from fstx.backends.plain.home import Home
 from fstx.backends.plain.listings import forget_listings
+from fstx.backends.plain.names import is_gone, is_notice, staged_prefix
 from fstx.backends.plain.ops import stamp
 from fstx.backends.plain.staging import HELD, PLACED, Desk, PlainStager, Rules, key_checksum
 from fstx.backends.plain.sweep import sweep
@@ -271,6 +272,12 @@ class PlainTransaction(BaseTransaction):
 
     def _remove_ours(self) -> None:
         placer = self._desk.placer
+        if self.txid not in self.home.refresh().claims:
+            # Given up meanwhile: others may have put their own at these names.
+            store = self.home.store
+            left = [info.key for info in store.list(staged_prefix(self.txid))]
+            store.delete([key for key in left if not is_notice(key) and not is_gone(key)])
+            return
         swept = sweep(
             self.home.parent,
             self.home.store,
@@ -279,6 +286,7 @@ class PlainTransaction(BaseTransaction):
             known=placer.parts,
             foreign=self.before(),
             keep_notices=bool(placer.doubtful),
+            own_notices=placer.notices,
         )
         self._release(late=swept.left)
         self.home.tidy()
