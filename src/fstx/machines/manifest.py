@@ -33,7 +33,8 @@ MANIFEST-8   A certain refusal is Aborted only if no put is outstanding.
 MANIFEST-9   With a put outstanding and a log that does not tell, InDoubt, never Aborted.
 MANIFEST-10  Giving up with a put outstanding is Aborted only when the slot is occupied by another
              record; else a fence must occupy it.
-MANIFEST-11  Turns are bounded, with a pause before each but the first that another writer won.
+MANIFEST-11  Turns are bounded, with a pause before each but the first that another writer won; the
+             last put is looked for too.
 
 It may not: put a slot below one that it put before, take an error for "not landed", or decide by
 time. It never sees what a record holds: the performer builds the record, and judges.
@@ -233,7 +234,7 @@ class Append:
             case At.LOOK:
                 # a head older than the one that is known tells nothing
                 if not isinstance(event, Seen) or event.head < state.slot - 1:
-                    return self._again(state)
+                    return self._again(state, ends=True)
                 return self._seen(state, event)
 
     def _answered(self, state: Progress, event: Event) -> Next:
@@ -251,9 +252,9 @@ class Append:
             return state, Landed(seen.own)
         if state.out is not None and seen.head < state.out:
             # the slot is free, and the put may still land
-            if state.giving_up:
+            if state.giving_up or state.turn > self.tries:
                 return state, InDoubt()
-            return self._put(state) if seen.verdict == "free" else self._again(state)
+            return self._put(state) if seen.verdict == "free" else self._again(state, ends=True)
         moved = seen.head >= state.slot
         state = replace(state, out=None, slot=seen.head + 1)
         match seen.verdict:
@@ -264,11 +265,12 @@ class Append:
             case _ if state.giving_up:
                 return state, Aborted("gone")
             case "blocked":
-                return self._again(state)
+                return self._again(state, ends=True)
         if moved:
-            state = replace(state, lost=state.lost + 1, turn=min(state.turn, _SHORT))
-            if state.lost > _CROWD * self.tries:
-                return state, Aborted("busy")
+            turn = min(state.turn, _SHORT, self.tries)
+            state = replace(state, lost=state.lost + 1, turn=turn)
+        if state.lost > _CROWD * self.tries or state.turn > self.tries:
+            return state, Aborted(state.reason)
         return self._put(state)
 
     # --- building blocks ---
@@ -279,11 +281,11 @@ class Append:
     def _look(self, state: Progress) -> Next:
         return replace(state, at=At.LOOK), Look(state.slot)
 
-    def _again(self, state: Progress, *, at_once: bool = False) -> Next:
-        """The next turn, or the end of them."""
+    def _again(self, state: Progress, *, at_once: bool = False, ends: bool = False) -> Next:
+        """The next turn, or the end of them; never the end while the last put was not looked for."""
         first = state.turn == 0
         state = replace(state, turn=state.turn + 1)
-        if state.turn > self.tries:
+        if ends and state.turn > self.tries:
             return state, Aborted(state.reason) if state.out is None else InDoubt()
         if first and at_once:
             return self._look(state)
