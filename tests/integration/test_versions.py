@@ -318,6 +318,18 @@ def test_retired_stays_retired(url: str) -> None:
         at(url).collect(keep=[3])
 
 
+def test_versions_before_a_gap_stay_when_all_are_kept(memory: str) -> None:
+    """Protects single old versions from a later collection that keeps as many as there are."""
+    wanted = history(memory)
+    at(memory).collect(keep=[2, 5], dry_run=False)
+    put(memory, {"z": b"z"})
+    for keep in (4, 3):
+        done = at(memory).collect(keep=keep, dry_run=False)
+        assert len(done.kept) == keep
+    assert done.kept == (5, 6, 8)
+    assert content(at(memory), 5) == wanted[5]
+
+
 @pytest.mark.parametrize("keep", [0, -1, True, timedelta(-1), [99], ["a"], 1.5])
 def test_odd_keeps_are_refused(keep: Any, memory: str) -> None:
     """Protects against a misread policy: nothing is collected."""

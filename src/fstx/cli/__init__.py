@@ -1,4 +1,5 @@
-"""The command line: ``fstx write | guarantee | recover | outcome | demo``.
+"""The command line: ``fstx write | guarantee | recover | outcome | demo``, and of versions
+``fstx log | ls | verify | collect | restore``.
 
 Needs the extra ``cli``; without it `main` says so and returns 2.
 """

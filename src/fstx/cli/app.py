@@ -14,7 +14,7 @@ from rich.console import Console
 
 import fstx
 from fstx import layouts
-from fstx.cli import arguments, report
+from fstx.cli import arguments, report, versions
 from fstx.cli.exits import (
     FAILED,
     INTERRUPTED,
@@ -43,6 +43,12 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Storage = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--storage-option", "-o", help="Of the storage: name=value, the value as JSON or text."
+    ),
+]
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -110,12 +116,20 @@ def write(
     id: Annotated[
         str | None, typer.Option(help="Idempotency key: a second run with it does nothing.")
     ] = None,
+    storage: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--storage-option", "-s", help="Of the storage: name=value, the value as JSON or text."
+        ),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Write SRC to URL: all of it becomes visible, or nothing."""
+    where: dict[str, Any] = {}
 
     def work() -> int:
+        where.update(_storage(storage))
         given: dict[str, Any] = {
             "chunks": arguments.lengths("--chunks", chunks),
             "shards": arguments.lengths("--shards", shards),
@@ -134,6 +148,7 @@ def write(
             "max_workers": max_workers,
             "keep_previous": keep_previous,
             "id": id,
+            "storage_options": where,
         }
         if require:
             common["require"] = [r.upper() for r in require]
@@ -142,7 +157,11 @@ def write(
         with opened(src, name, given=explicit, placeless=placeless) as loaded:
             return _write(src, url, loaded, module, explicit, common, as_json)
 
-    raise typer.Exit(guarded(work, as_json=as_json, debug=debug, place=url))
+    raise typer.Exit(guarded(work, as_json=as_json, debug=debug, place=url, secret=where))
+
+
+def _storage(texts: Sequence[str] | None) -> dict[str, Any]:
+    return arguments.pairs(texts or [], option="--storage-option")
 
 
 def _write(
@@ -208,35 +227,41 @@ def guarantee(
     ] = None,
     durability: Annotated[str, typer.Option(help="data or none.")] = "data",
     entry: Annotated[str | None, typer.Option(help="The path that readers open first.")] = None,
+    storage: Storage = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Say what is promised at URL, why, and what proved it. Leaves nothing there."""
+    where: dict[str, Any] = {}
 
     def work() -> int:
+        where.update(_storage(storage))
         chosen: dict[str, Any] = {"mode": mode, "durability": durability, "entry": entry}
         chosen["layout"] = layout
-        found = fstx.guarantee(url, **chosen)
+        found = fstx.guarantee(url, **chosen, **where)
         if as_json:
             print_json(report.guarantee_json(found))
         else:
             report.guarantee_text(url, found, Console(soft_wrap=True, highlight=False))
         return OK
 
-    raise typer.Exit(guarded(work, as_json=as_json, debug=debug))
+    raise typer.Exit(guarded(work, as_json=as_json, debug=debug, secret=where))
 
 
 @app.command()
 def recover(
     url: Annotated[str, typer.Argument(metavar="URL", help="A target, or a directory of targets.")],
+    storage: Storage = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Settle what killed writers left at URL: each is then wholly published or wholly gone."""
+    where: dict[str, Any] = {}
 
     def work() -> int:
+        where.update(_storage(storage))
         try:
-            found = fstx.recover(url)
+            found = fstx.recover(url, **where)
         except KeyboardInterrupt as error:
             error.add_note("not settled to the end")
             raise
@@ -247,7 +272,7 @@ def recover(
         pending = any(s.state is OutcomeState.PENDING for s in found.settled)
         return UNSETTLED if pending else OK
 
-    raise typer.Exit(guarded(work, as_json=as_json, debug=debug, place=url))
+    raise typer.Exit(guarded(work, as_json=as_json, debug=debug, place=url, secret=where))
 
 
 @app.command()
@@ -256,20 +281,26 @@ def outcome(
     id: Annotated[
         str, typer.Argument(metavar="ID", help="The caller's id, or that of the transaction.")
     ],
+    storage: Storage = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Say what became of transaction ID: committed, pending, active, aborted or unknown."""
+    where: dict[str, Any] = {}
 
     def work() -> int:
-        state = fstx.outcome(url, id)
+        where.update(_storage(storage))
+        state = fstx.outcome(url, id, **where)
         if as_json:
             print_json({"ok": True, "url": url, "id": id, "outcome": state.value})
         else:
             print(state.value)
         return UNSETTLED if state is OutcomeState.PENDING else OK
 
-    raise typer.Exit(guarded(work, as_json=as_json, debug=debug))
+    raise typer.Exit(guarded(work, as_json=as_json, debug=debug, secret=where))
+
+
+versions.register(app)
 
 
 @app.command()

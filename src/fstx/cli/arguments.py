@@ -50,14 +50,18 @@ def number(option: str, text: str | None) -> int | float | None:
         raise UsageError(f"{option} {text!r} is no number") from error
 
 
-def pairs(texts: Sequence[str]) -> dict[str, Any]:
+_SUCH = {"--option": "tile_size=512", "--storage-option": "anon=true"}
+
+
+def pairs(texts: Sequence[str], *, option: str = "--option") -> dict[str, Any]:
     """``name=value`` each; the value is JSON where it can be read so, else text."""
     found: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         name = name.strip().replace("-", "_")
         if not equals or not name:
-            raise UsageError(f"--option {text!r}: write name=value, such as tile_size=512")
+            shown = "" if option == "--storage-option" else f" {text!r}"  # it may be a secret
+            raise UsageError(f"{option}{shown}: write name=value, such as {_SUCH[option]}")
         try:
             found[name] = json.loads(value)
         except ValueError:

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fstx.errors import (
@@ -23,6 +23,7 @@ from fstx.errors import (
 )
 from fstx.paths import CONTROL_NAME
 from fstx.registry import as_url, scheme_of
+from fstx.stores.hiding import scrub, secrets_of
 
 OK = 0
 FAILED = 1
@@ -112,11 +113,17 @@ def deaf() -> None:
 
 
 def guarded(
-    work: Callable[[], int], *, as_json: bool, debug: bool, place: str | None = None
+    work: Callable[[], int],
+    *,
+    as_json: bool,
+    debug: bool,
+    place: str | None = None,
+    secret: Mapping[str, Any] | None = None,
 ) -> int:
     """Run `work`; an error becomes one line on standard error and an exit code.
 
-    An interrupt is 130 only where it left nothing beside `place`, and else 4.
+    An interrupt is 130 only where it left nothing beside `place`, and else 4. What is `secret` among
+    storage options is shown nowhere.
     """
     before: frozenset[str] = frozenset()
     try:
@@ -127,16 +134,18 @@ def guarded(
         if isinstance(error, KeyboardInterrupt):
             deaf()
             code = _interrupted(error, place, before)
+        hidden = secrets_of(secret or {})
+        told = scrub(sentence(error), hidden)
         if debug:
-            traceback.print_exc()
-        print(f"fstx: {sentence(error)}", file=sys.stderr)
+            print(scrub(traceback.format_exc(), hidden), end="", file=sys.stderr)
+        print(f"fstx: {told}", file=sys.stderr)
         if as_json:
             print_json(
                 {
                     "ok": False,
                     "exit_code": code,
                     "error": type(error).__name__,
-                    "message": sentence(error),
+                    "message": told,
                     "txid": getattr(error, "txid", None),
                     "outcome": getattr(error, "outcome", None),
                 }

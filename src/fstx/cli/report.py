@@ -17,6 +17,7 @@ _SWITCH = {
     "swap": "the old was moved aside, then the new moved in",
     "redo": "a journal decided, then files were renamed in, what readers open last",
     "memory": "one switch in memory",
+    "manifest": "one record of the log published all of it",
     "none": "nothing had to change",
 }
 
@@ -38,6 +39,7 @@ def promised_of_write(url: str, common: dict[str, Any]) -> Guarantee:
         mode=None if common["overwrite"] else "create",
         durability=common["durability"],
         layout=common["layout"],
+        **common["storage_options"],
     )
 
 
@@ -80,7 +82,7 @@ def write_text(
 
 
 def _kept(promised: Guarantee) -> str:
-    if scheme_of(promised.url) == "memory":
+    if "memory" in (scheme_of(promised.url), scheme_of(promised.url.removeprefix("tx::"))):
         return "it is gone with this process"
     parts = ["a kill leaves old or new" if Capability.RECOVERABLE in promised else ""]
     lasting = Capability.DURABLE in promised

@@ -120,6 +120,11 @@ class OpenSnapshot:
         with _Reading(self):
             return self._view.get(self._full(check_path(path)))
 
+    def itself(self) -> Entry | None:
+        """The entry of the place that paths are relative to, where that is a file."""
+        with _Reading(self):
+            return self._view.get(self._prefix) if self._prefix else None
+
     def is_dir(self, path: str = "") -> bool:
         """Whether something lies below `path`."""
         with _Reading(self):
@@ -227,6 +232,11 @@ class VersionedDataset:
     def url(self) -> str:
         """As it was given, with ``tx::``."""
         return self._url
+
+    @property
+    def prefix(self) -> str:
+        """The place in the dataset that paths are relative to; "" for its root."""
+        return self._prefix
 
     @property
     def root(self) -> str:

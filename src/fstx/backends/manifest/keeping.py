@@ -54,7 +54,8 @@ def choose(survey: Survey, keep: Keep, now_s: float) -> Kept:
         if row.seq not in wanted:
             break
         oldest = row.seq
-    return Kept(max(oldest, state.oldest), frozenset(v for v in wanted if v < oldest))
+    oldest = max(oldest, state.oldest)  # before that there are gaps
+    return Kept(oldest, frozenset(v for v in wanted if v < oldest))
 
 
 def _wanted(rows: list[Row], survey: Survey, keep: Keep, now_s: float) -> set[int]:
