@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 
 from hypothesis import strategies as st
 
+from fstx.errors import RecoveryError
 from fstx.state import growing
 from fstx.state.entries import OWN, Delta, Entry, data_key
 from fstx.state.tree import NodeRef, Tree
@@ -70,6 +72,15 @@ def applied(model: dict[str, Entry], delta: Delta) -> dict[str, Entry]:
         or not any(top in ("", path) or path.startswith(f"{top}/") for top in delta.removed)
     }
     return {**kept, **delta.puts}
+
+
+def refusal(call: Callable[[], Any]) -> str | None:
+    """What `call` says when it refuses its input; None where it takes it. Any other error comes through."""
+    try:
+        call()
+    except RecoveryError as error:
+        return str(error)
+    return None
 
 
 @contextmanager

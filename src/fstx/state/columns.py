@@ -119,6 +119,8 @@ def pack(paths: Sequence[str], entries: Sequence[Entry]) -> Columns:
     if not paths:
         return {}
     columns = pack_paths(paths)
+    if "" in columns["dirs"] and any(path.startswith("/") for path in paths):
+        raise PathError("a path is absolute; paths are relative to the dataset")
     _check_paths(paths, columns["dirs"], columns["names"])
     sizes, keys, offsets, sums, inline, made = zip(*entries, strict=True)
     columns["size"] = _uniform(sizes)
