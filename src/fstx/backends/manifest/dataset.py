@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fstx.backends.manifest.log import Appender, Head, Log, Since
-from fstx.backends.manifest.names import MARKER, PIN
+from fstx.backends.manifest.names import MARKER, OTHER_MARKER, PIN
 from fstx.backends.manifest.survey import alive
 from fstx.errors import CapabilityError, RecoveryError, StorageError
 from fstx.state.entries import Entry, matches
@@ -102,9 +102,15 @@ class Dataset:
         ------
         StorageError
             It can't be put.
+        RecoveryError
+            The place is the home of plain targets.
         """
         if self.exists():
             return
+        if self.store.info(OTHER_MARKER) is not None:
+            check_marker(
+                self.store.get(OTHER_MARKER), f"{self.store.url}/{OTHER_MARKER}", "dataset"
+            )
         for _ in range(5):
             answer = self.store.put_new(MARKER, marker("dataset", self.identity))
             if answer in (Answer.DONE, Answer.TAKEN) and self.exists():

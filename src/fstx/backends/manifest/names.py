@@ -10,11 +10,15 @@ import time
 from fstx.state.entries import escape
 
 MARKER = "dataset.json"
+OTHER_MARKER = "home.json"
+"""Of the plain view: where it lies no dataset can be made."""
+
 LOG = "log/"
 BOUNDARY = "boundary/"
 DATA = "data/"
 NODE = "node/"
 PIN = "pin/"
+REFS = "refs/"
 IDS = ".fstx/id/"
 """Paths of the tree under which chosen ids are remembered; no path of a caller lies there."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import secrets
 
-from fstx.backends.manifest.names import DATA, mark_of
+from fstx.backends.manifest.names import DATA, OTHER_MARKER, mark_of
 
-MARKER = "home.json"
+MARKER = OTHER_MARKER
 KIND = "plain"
 _TXID = re.compile(r"[0-9a-f]{32}")
 _NAMES = "=names-"
