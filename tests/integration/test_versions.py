@@ -416,6 +416,34 @@ def test_a_writer_that_was_stopped_learns_it(url: str) -> None:
     assert at(url).verify(data=True).ok
 
 
+def test_recover_gives_up_dead_writers_only(url: str) -> None:
+    """Protects `recover`: dead writers are given up and cleaned away, living ones are listed."""
+    import fstx
+
+    put(url, {"a": BIG})
+    assert not fstx.recover(f"tx::{url}")
+    dead = abandoned(url, "x", "y")
+    living = begin(store_at(url))
+    living.stage("z", BIG)
+    living._settle()
+    backend = ManifestBackend(Dataset(store_at(url)))
+    told = backend.recover()
+    assert {s.txid: str(s.state) for s in told.settled} == {
+        dead.txid: "active",
+        living.txid: "active",
+    }
+    told = backend.recover(idle_s=0)
+    assert {s.txid: str(s.state) for s in told.settled} == {
+        dead.txid: "aborted",
+        living.txid: "active",
+    }
+    assert "2 staged objects removed" in str(told)
+    assert backend.outcome(dead.txid) == "aborted"
+    living.commit()
+    assert backend.outcome(living.txid) == "committed"
+    assert not backend.recover(idle_s=0)
+
+
 def test_copies_of_a_retired_version_conflict(url: str) -> None:
     """Protects against dangling names: what a copy names may be collected with its version."""
     put(url, {"a": BIG})

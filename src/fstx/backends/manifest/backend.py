@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from fstx.backends.manifest import joining
-from fstx.backends.manifest.commit import fence
+from fstx.backends.manifest.collect import settle_dead
 from fstx.backends.manifest.conflicts import POLICIES, Policy
 from fstx.backends.manifest.dataset import Dataset, dataset_of
 from fstx.backends.manifest.joined import JoinedTransaction
-from fstx.backends.manifest.names import DATA, mark_of, owner_of
+from fstx.backends.manifest.names import mark_of
 from fstx.backends.manifest.resolve import find, parse, split_options
+from fstx.backends.manifest.survey import survey
 from fstx.backends.manifest.transaction import ManifestTransaction
 from fstx.errors import CapabilityError, PathError, StateError, UsageError
 from fstx.stores import Proof, Store
@@ -24,7 +24,6 @@ from fstx.types import (
     OutcomeState,
     Promise,
     Recovery,
-    Settled,
 )
 
 IDLE_S = 3600.0
@@ -153,7 +152,7 @@ class ManifestBackend:
                 "see its changes: commit it first, or stage into it",
                 txid=outer.id,
             )
-        self.dataset.create()
+        self.dataset.exists()  # a marker of the other view is refused here
         return ManifestTransaction(
             self.dataset,
             self.dataset.refresh(),
@@ -177,25 +176,7 @@ class ManifestBackend:
         dataset = self.dataset
         if not dataset.exists():
             return Recovery(self.url)
-        settled = []
-        for txid, idle in idle_transactions(dataset).items():
-            if joining.find(txid) is not None:
-                settled.append(Settled(txid, self.url, OutcomeState.ACTIVE, "open in this process"))
-            elif idle < idle_s:
-                detail = f"staged something {idle:.0f} s ago; given up after {idle_s:.0f} s"
-                settled.append(Settled(txid, self.url, OutcomeState.ACTIVE, detail))
-            else:
-                settled.append(self._settle(txid))
-        return Recovery(self.url, tuple(settled))
-
-    def _settle(self, txid: str) -> Settled:
-        outcome = fence(self.dataset, [txid])
-        if hasattr(outcome, "slot"):
-            return Settled(txid, self.url, OutcomeState.COMMITTED, f"version {outcome.slot}")
-        store = self.dataset.store
-        keys = [i.key for p in (f"{DATA}{txid}/", f"node/{txid}-") for i in store.list(p)]
-        store.delete(keys)
-        return Settled(txid, self.url, OutcomeState.ABORTED, f"{len(keys)} staged objects removed")
+        return Recovery(self.url, tuple(settle_dead(dataset, self.url, idle_s)))
 
     def outcome(self, id: str, /) -> OutcomeState:
         """What became of a transaction, by the caller's id or by ``tx.id``."""
@@ -204,10 +185,8 @@ class ManifestBackend:
         now = self.dataset.refresh()
         if now.mark(mark_of(id)) is not None:
             return OutcomeState.COMMITTED
-        for seq in reversed(self.dataset.log.seqs()):
-            head = self.dataset.log.read(seq)
-            if head is not None and head.record is not None and head.record.txid == id:
-                return OutcomeState.COMMITTED
+        if id in survey(self.dataset.log).txids or id in self.dataset.log.voided().txids:
+            return OutcomeState.COMMITTED
         if id in now.head.state.fenced:
             return OutcomeState.ABORTED
         if joining.find(id) is not None:
@@ -236,32 +215,6 @@ def join(dataset: Dataset, reference: str, prefix: str = "") -> Any:
     if own is not None and own.dataset.identity == dataset.identity:
         return own
     return JoinedTransaction(dataset, found[0], found[1], prefix)
-
-
-def idle_transactions(dataset: Dataset) -> dict[str, float]:
-    """Transactions that have staged objects and no commit, with the seconds since the last one.
-
-    By the storage's clock: the newest object of all is "now" at the earliest.
-    """
-    last: dict[str, float] = {}
-    now = time.time()
-    for prefix in (DATA, "node/"):
-        for info in dataset.store.list(prefix):
-            owner = owner_of(info.key)
-            if owner:
-                last[owner] = max(last.get(owner, 0.0), info.modified_s or 0.0)
-    now = max([now, *last.values()])
-    committed = set()
-    for seq in dataset.log.seqs():
-        head = dataset.log.read(seq)
-        if head is not None and head.record is not None:
-            committed.add(head.record.txid)
-    reachable = {owner_of(e.key) for _, e in dataset.refresh().items() if e.key}
-    return {
-        t: now - at if at else float("inf")
-        for t, at in last.items()
-        if t not in committed and t not in reachable
-    }
 
 
 def open_backend(urls: Sequence[str], *, joined: bool = False, **options: Any) -> Any:

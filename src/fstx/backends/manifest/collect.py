@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,12 +24,13 @@ from fstx.backends.manifest.names import BOUNDARY, DATA, LOG, NODE, new_txid, ow
 from fstx.backends.manifest.pins import Pin, left_clocks, pins_of, storage_now
 from fstx.backends.manifest.reach import Reach
 from fstx.backends.manifest.reports import Collection, Pinned
-from fstx.backends.manifest.survey import CHANGES, Survey, alive, read_many, row_of, survey
+from fstx.backends.manifest.survey import CHANGES, Survey, read_many, row_of, survey
 from fstx.errors import ConflictError, RecoveryError, StorageError, UsageError
 from fstx.machines import manifest as m
 from fstx.machines import vocabulary as v
 from fstx.state.records import Record
 from fstx.state.view import State
+from fstx.types import OutcomeState, Settled
 
 OLDER_THAN_S = 86400.0
 """A writer that staged nothing for so long counts as dead."""
@@ -158,7 +160,7 @@ class Collector:
 
     def _decide(self, now_s: float | None) -> _Plan:
         found = survey(self._dataset.log)
-        owners, newest_s = self._owners()
+        owners, newest_s = self.owners()
         if now_s is None:
             now_s = max(time.time(), newest_s)
         kept = choose(found, self._keep, now_s)
@@ -184,7 +186,7 @@ class Collector:
             (plan.dead if dead else plan.waiting)[txid] = max(0.0, idle_s)
         return plan
 
-    def _owners(self) -> tuple[dict[str, _Owner], float]:
+    def owners(self) -> tuple[dict[str, _Owner], float]:
         """Who owns objects, and when it last wrote one."""
         owners: dict[str, _Owner] = {}
         newest_s = 0.0
@@ -384,6 +386,32 @@ class Collector:
             self._progress(self._done, self._total)
 
 
+def settle_dead(dataset: Dataset, url: str, idle_s: float) -> list[Settled]:
+    """Give up writers that staged nothing for `idle_s`, and remove what they staged.
+
+    Where there are none, nothing but the log and the names of objects is read.
+    """
+    collector = Collector(dataset, older_than_s=idle_s)
+    owners, _ = collector.owners()
+    found = survey(dataset.log)
+    left = owners.keys() - found.txids - dataset.log.voided().txids.keys()
+    if not left:
+        return []
+    fenced = found.head.state.fenced
+    told = collector.run()
+    removed = Counter(owner_of(key) for key in (*told.data, *told.nodes))
+    settled = []
+    for txid in sorted({*told.fenced, *(t for t in fenced if removed[t])}):
+        detail = f"{removed[txid]} staged objects removed"
+        settled.append(Settled(txid, url, OutcomeState.ABORTED, detail))
+    for txid, ago_s in told.waiting.items():
+        detail = f"staged something {ago_s:.0f} s ago; given up after {idle_s:.0f} s"
+        if joining.find(txid) is not None:
+            detail = "open in this process"
+        settled.append(Settled(txid, url, OutcomeState.ACTIVE, detail))
+    return settled
+
+
 def _epochs(state: State) -> list[tuple[int, float]]:
     found = state.extra.get(EPOCHS, ())
     if not isinstance(found, list | tuple):
@@ -395,4 +423,4 @@ def _epochs(state: State) -> list[tuple[int, float]]:
     ]
 
 
-__all__ = ["OLDER_THAN_S", "SPARE", "Collector", "Progress", "alive"]
+__all__ = ["OLDER_THAN_S", "SPARE", "Collector", "Progress", "settle_dead"]
