@@ -30,7 +30,7 @@ _SUSPECT = re.compile(
 _KEY = re.compile(r"(?:data|node)(?:/[A-Za-z0-9._=~+-]+)+/?")
 _STEM = re.compile(r"[A-Za-z0-9._=~+-]*")
 _STEMS = re.compile(r"[A-Za-z0-9._=~+ -]*")
-_SUMS = re.compile(r"[A-Za-z0-9:._=+/-]*")
+_SUMS = re.compile(r"[A-Za-z0-9:._=+/ -]*")
 _MOST_BYTES = 1 << 62
 _MANY = 16
 _new_entry = partial(tuple.__new__, Entry)
@@ -173,10 +173,10 @@ def _pack_keys(
         table[found[0]] = 0
         which, stems = [0] * len(keys), found[1]
     else:
-        for key, path, sum_ in zip(keys, paths, sums, strict=True):
+        for key, escaped, sum_ in zip(keys, escape_all(paths), sums, strict=True):
             index = table.get(key)
             if index is None:
-                place, stem = _split(key, escape(path), sum_)
+                place, stem = _split(key, escaped, sum_)
                 index = table.setdefault(place, len(table))
                 if stem is not None:
                     stems.append(stem)
@@ -336,7 +336,7 @@ class Packed:
         """Stems at the indices of the entries that have one."""
         follows = [place.endswith("/") for place in self._at]
         count = sum(map(follows.__getitem__, self._in)) if any(follows) else 0
-        stems = _words(columns, "stem", count, _STEM, where)
+        stems = _words(columns, "stem", count, _STEMS, where)
         if not count:
             return []
         if not stems:
@@ -390,15 +390,13 @@ def _column(columns: Columns, name: str, n: int, where: str) -> list[int]:
 
 
 def _words(columns: Columns, name: str, n: int, allowed: re.Pattern[str], where: str) -> list[str]:
+    """Words of a text of `n` words with one space between; none where there is no such member."""
     if name not in columns:
         return []
     text: str = need(columns, name, str, where)
-    if text.count(" ") >= max(n, 1):
+    if text.count(" ") != max(n - 1, 0) or not allowed.fullmatch(text) or (text and not n):
         raise RecoveryError(f"{where}: member {name!r} does not hold {n} words")
-    words = text.split(" ")
-    if len(words) != n or not all(map(allowed.fullmatch, words)):
-        raise RecoveryError(f"{where}: member {name!r} does not hold {n} words")
-    return words
+    return text.split(" ") if n else []
 
 
 def _contents(

@@ -10,6 +10,7 @@ import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 from fstx.errors import RecoveryError
@@ -89,7 +90,7 @@ class Inner:
     lengths: list[int]
     digests: str
 
-    @property
+    @cached_property
     def count(self) -> int:
         return sum(self.counts)
 
@@ -109,7 +110,7 @@ class Inner:
         )
         return Child(self.firsts[index], ref, self.counts[index])
 
-    @property
+    @cached_property
     def children(self) -> list[Child]:
         """All children."""
         return [self.child(i) for i in range(len(self.firsts))]
@@ -118,14 +119,18 @@ class Inner:
 Node: TypeAlias = Leaf | Inner
 
 
-def deflate(columns: dict[str, Any]) -> bytes:
-    """JSON with sorted keys, compressed."""
-    text = json.dumps(columns, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return zlib.compress(text.encode(), _LEVEL)
+def spell(columns: dict[str, Any]) -> bytes:
+    """JSON with sorted keys."""
+    return json.dumps(columns, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def deflate(text: bytes) -> bytes:
+    """Compressed."""
+    return zlib.compress(text, _LEVEL)
 
 
 def inflate(data: bytes, where: str, most_bytes: int = INFLATED_BYTES) -> dict[str, Any]:
-    """What `deflate` made of it; RecoveryError for damaged, too much, or of a newer format."""
+    """What `spell` and `deflate` made bytes of; RecoveryError for damaged, too much, or of a newer format."""
     machine = zlib.decompressobj()
     try:
         text = machine.decompress(data, most_bytes)
@@ -140,7 +145,7 @@ def inflate(data: bytes, where: str, most_bytes: int = INFLATED_BYTES) -> dict[s
 
 def encode_leaf(paths: Sequence[str], entries: Sequence[Entry]) -> bytes:
     """Bytes of a leaf; `paths` sorted, not empty."""
-    return deflate({"format": FORMAT, "level": 0, **pack(paths, entries)})
+    return deflate(spell({"format": FORMAT, "level": 0, **pack(paths, entries)}))
 
 
 def encode_inner(level: int, children: Sequence[Child]) -> bytes:
@@ -153,19 +158,18 @@ def encode_inner(level: int, children: Sequence[Child]) -> bytes:
         which.append(index)
         gaps.append(child.ref.offset - ends.get(index, 0))
         ends[index] = child.ref.offset + child.ref.length
-    return deflate(
-        {
-            "format": FORMAT,
-            "level": level,
-            **pack_paths([child.first for child in children]),
-            "at": list(packs),
-            "in": which,
-            "gap": gaps,
-            "length": [child.ref.length for child in children],
-            "count": [child.paths for child in children],
-            "digest": "".join([child.ref.digest for child in children]),
-        }
-    )
+    columns = {
+        "format": FORMAT,
+        "level": level,
+        **pack_paths([child.first for child in children]),
+        "at": list(packs),
+        "in": which,
+        "gap": gaps,
+        "length": [child.ref.length for child in children],
+        "count": [child.paths for child in children],
+        "digest": "".join([child.ref.digest for child in children]),
+    }
+    return deflate(spell(columns))
 
 
 def decode(data: bytes, ref: NodeRef) -> Node:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,7 @@ from fstx.errors import PathError, RecoveryError
 from fstx.paths import check_path
 from fstx.state.columns import MOST, Packed, need, pack
 from fstx.state.entries import Delta
-from fstx.state.nodes import decode_ref, deflate, inflate
+from fstx.state.nodes import decode_ref, deflate, inflate, spell
 from fstx.state.sealing import FORMAT, digest, seal, unseal
 from fstx.state.view import State
 
@@ -207,16 +206,17 @@ def weight(delta: Delta) -> int:
 def _encode_delta(delta: Delta) -> dict[str, Any]:
     if not delta:
         return {}
-    pairs = sorted(delta.puts.items(), key=lambda pair: pair[0])
-    columns = pack([p for p, _ in pairs], [e for _, e in pairs])
+    paths = sorted(delta.puts)
+    columns = pack(paths, [delta.puts[path] for path in paths])
     value: dict[str, Any] = {}
     if delta.removed:
         value["removed"] = list(delta.removed)
     if columns:
         value["puts"] = columns
-    if len(json.dumps(value)) <= _PLAIN_BYTES:
-        return value
-    return {"packed": base64.b64encode(deflate({"format": FORMAT, **value})).decode()}
+    text = spell({"format": FORMAT, **value})
+    return (
+        value if len(text) <= _PLAIN_BYTES else {"packed": base64.b64encode(deflate(text)).decode()}
+    )
 
 
 def _decode_delta(record: dict[str, Any], name: str, where: str) -> Delta:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from fstx.state.entries import OWN, Delta, Entry
@@ -63,9 +64,15 @@ class View:
     def __init__(self, state: State, fetch: Fetch, cache: NodeCache | None = None) -> None:
         self.state = state
         self.tree = Tree(state.root, fetch, cache)
-        self._puts = dict(sorted(state.tail.puts.items()))
-        self._paths = list(self._puts)
-        self._holes = covered(state.tail.removed)
+        self._puts = state.tail.puts
+
+    @cached_property
+    def _paths(self) -> list[str]:
+        return sorted(self._puts)
+
+    @cached_property
+    def _holes(self) -> list[Span]:
+        return covered(self.state.tail.removed)
 
     def get(self, path: str) -> Entry | None:
         """The entry of a path, or None."""

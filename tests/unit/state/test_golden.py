@@ -61,7 +61,9 @@ def children() -> list[Child]:
 
 def record(kind: str) -> Record:
     seq = 7 + KINDS.index(kind)
-    tail = Delta(leaf_entries() if kind == "restore" else {"a": entry("a", T, 6)}, ("old", "c/9"))
+    some = {f"t/{n}": entry(f"t/{n}", T, 100 + n, f"c{n:08x}") for n in range(40)}
+    puts = {**leaf_entries(), **some} if kind == "restore" else {"a": entry("a", T, 6)}
+    tail = Delta(puts, ("old", "c/9"))
     state = State(ROOT, tail, {U: 4}, 3, 2, {"plain": {"entry": "index.json"}})
     own = Delta({"b/c": entry("b/c", U, 7, "c00000007")}, ("b",)) if kind == "commit" else Delta()
     if kind == "claim":
@@ -119,6 +121,7 @@ def test_golden_files_are_complete() -> None:
     assert {p.name for p in GOLDEN.glob("manifest-*")} == {
         f"manifest-{n}" for n in range(1, FORMAT + 1)
     }
+    assert b'"tail":{"packed":' in (NOW / "restore.record").read_bytes()
     assert {p.name for p in NOW.iterdir()} == {*FILES, "zlib.txt"}
 
 
