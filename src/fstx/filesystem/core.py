@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from fsspec.implementations.chained import ChainedFileSystem
 from fsspec.utils import stringify_path
 
+from fstx.backends.manifest.pins import Holder
 from fstx.errors import UsageError
 from fstx.filesystem.blocks import TransactionBlock
 from fstx.filesystem.many import ManyNames
@@ -154,12 +155,30 @@ class TxFileSystem(ManyNames, ChainedFileSystem):  # type: ignore[misc]
         self.target.invalidate_cache(path)
 
     @contextmanager
-    def reading(self, version: int | None = None) -> Iterator[TxFileSystem]:
-        """A block with a file system that reads one version, the newest one by default."""
+    def reading(self, version: int | None = None, *, pin: bool = False) -> Iterator[TxFileSystem]:
+        """A block with a file system that reads one version, the newest one by default.
+
+        Parameters
+        ----------
+        pin
+            True: pin the version while the block lasts, so that no collection takes it. Pins need
+            write access; without one the version is readable as long as it is kept.
+        """
         options: dict[str, Any] = dict(self.storage_options)
-        options.update(version=version, snapshot=version is None)
         make: Any = type(self)
-        yield make(*self.storage_args, **options)
+        if not pin:
+            options.update(version=version, snapshot=version is None)
+            yield make(*self.storage_args, **options)
+            return
+        places = self._session.places
+        dataset = places.root_place(places.dataset_root()).dataset
+        assert dataset is not None
+        holder = Holder(dataset, dataset.refresh().version if version is None else version)
+        try:
+            options.update(version=holder.pin.version, snapshot=False)
+            yield make(*self.storage_args, **options)
+        finally:
+            holder.release()
 
     @property
     def transaction(self) -> TransactionBlock:

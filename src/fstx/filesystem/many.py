@@ -51,12 +51,14 @@ class ManyNames(OneName):
 
     async def _put(self, lpath: Any, rpath: Any, *args: Any, **kwargs: Any) -> Any:
         first = rpath if isinstance(rpath, str) else next(iter(rpath))
-        async with self._one_commit(self._strip(first), directory=True):
+        tree = _makes_tree(lpath, rpath, kwargs)
+        async with self._one_commit(self._strip(first), directory=tree):
             return await super()._put(lpath, rpath, *args, **kwargs)
 
     async def _copy(self, path1: Any, path2: Any, *args: Any, **kwargs: Any) -> Any:
         first = path2 if isinstance(path2, str) else next(iter(path2))
-        async with self._one_commit(self._strip(first), directory=True):
+        tree = _makes_tree(path1, path2, kwargs)
+        async with self._one_commit(self._strip(first), directory=tree):
             return await super()._copy(path1, path2, *args, **kwargs)
 
     async def _rm(
@@ -98,7 +100,8 @@ class ManyNames(OneName):
         if path1 == path2:
             return
         first = path2 if isinstance(path2, str) else next(iter(path2))
-        async with self._one_commit(self._strip(first), directory=True):
+        tree = _makes_tree(path1, path2, {"recursive": recursive})
+        async with self._one_commit(self._strip(first), directory=tree):
             await super()._copy(
                 path1, path2, recursive=recursive, maxdepth=maxdepth, on_error="raise"
             )
@@ -112,6 +115,13 @@ class ManyNames(OneName):
     copy = waited("_copy")
     rm = waited("_rm")
     mv = waited("_mv")
+
+
+def _makes_tree(source: Any, goal: Any, options: dict[str, Any]) -> bool:
+    """Whether `goal` is meant as a directory: of one file it is the file's own name."""
+    if not isinstance(source, str) or not isinstance(goal, str) or options.get("recursive"):
+        return True
+    return _is_pattern(source) or goal.endswith("/")
 
 
 def _is_pattern(name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,6 +153,9 @@ class Places:
         self.root = self.given if inner else target.strip(root) if root else ""
         self._absent: set[str] = set()  # no marker at or above, as far as this instance looked
         self._free: set[str] = set()  # nothing plain lay there
+        self._identities: dict[str, str] = {}
+        self.running: Callable[[], Container[str]] = tuple
+        """Identities of datasets with a transaction that the running code may belong to."""
 
     def forget(self) -> None:
         """Look for markers anew."""
@@ -270,7 +273,7 @@ class Places:
     def _root_of(self, real: str, file: bool) -> str | None:
         if self.root and _covers(self.root, real):
             return self.root
-        found = self.target.known(real)
+        found = self.target.known(real) or self._begun(real)
         if found is not None:
             return found
         start = real.rpartition("/")[0] if file and "/" in real.strip("/") else real
@@ -278,6 +281,20 @@ class Places:
         if found is None and start != real and real == self.given:
             found = self._marked(real)
         return found
+
+    def _begun(self, real: str) -> str | None:
+        """The root of a running transaction at or above: the marker comes with its commit only."""
+        running = self.running()
+        if not running:
+            return None
+        for root in above(real):
+            identity = self._identities.get(root)
+            if identity is None:
+                store = self.target.store(f"{root.rstrip('/')}/{CONTROL_NAME}")
+                identity = self._identities[root] = store.identity
+            if identity in running:
+                return root
+        return None
 
     def _marked(self, start: str) -> str | None:
         if start in self._absent:

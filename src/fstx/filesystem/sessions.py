@@ -78,6 +78,7 @@ class Session:
         self._joined: dict[str, Any] = {}
         self._born = dict(joining._CURRENT.get())  # made in a transaction's block: part of it
         self._met: dict[str, WeakSet[Any]] = {}  # transactions that this instance was used in
+        places.running = self._identities
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -147,6 +148,9 @@ class Session:
                 txid=found.txid,
             )
         return found
+
+    def _identities(self) -> set[str]:
+        return {*joining._CURRENT.get(), *self._born, *self._met}
 
     def _running(self, identity: str, writing: bool) -> Any | None:
         current = joining._CURRENT.get().get(identity)

@@ -356,3 +356,15 @@ def test_what_outlives_its_block_does_not_write(target: str) -> None:
         late.run(fs.pipe, {f"{root}/late": b"1", f"{root}/later": b"1"})
     assert late.run(fs.cat_file, f"{root}/first") == b""
     assert content(target) == {"first": b""}
+
+
+@pytest.mark.parametrize("by", ["begin", "fs.transaction"])
+def test_a_new_dataset_is_found_before_its_first_commit(target: str, by: str) -> None:
+    """Protects deeper URLs in a first transaction: they are in its dataset, not datasets of their own."""
+    fs, root = opened("tx::" + target)
+    with fstx.begin("tx::" + target) if by == "begin" else fs.transaction:
+        deeper, path = opened(f"tx::{target}/a/b")
+        deeper.pipe_file(f"{path}/c", b"1")
+        assert fs.find(root) == [f"{root}/a/b/c"]
+    assert content(target) == {"a/b/c": b"1"}
+    assert commits(target) == 1

@@ -72,6 +72,12 @@ def test_versions_by_option(target: str) -> None:
         assert block.cat_file(f"{root}/a") == b"4"
     with fs.reading(version=1) as block:
         assert block.cat_file(f"{root}/a") == b"1"
+    with fs.reading(pin=True) as block:
+        fs.pipe_file(f"{root}/a", b"6")
+        assert block.cat_file(f"{root}/a") == b"5"
+        plain, path = fsspec.core.url_to_fs(target)
+        assert len(plain.find(f"{path}/.fstx/pin")) == 1
+    assert not plain.find(f"{path}/.fstx/pin")
     with pytest.raises(FileNotFoundError, match="no version 99"):
         opened("tx::" + target, version=99)[0].ls(root)
 
