@@ -8,12 +8,36 @@ from typing import Any
 
 import fsspec
 
+from fstx.backends.manifest import Dataset
 from fstx.ops.windows import WindowsOps
+from fstx.stores.opening import open_store
 from support.killer import KillerOps
 from support.trees import Tree, tree
 from support.winsim import SimDisk
 
-PLACES = ("memory", "local", "local without exchange", "simulated windows")
+PLACES = (
+    "memory",
+    "local",
+    "local without exchange",
+    "simulated windows",
+    "tx over memory",
+    "tx over local",
+)
+
+
+def logical(url: str, options: dict[str, Any]) -> Tree:
+    """What readers through ``tx::`` find: plain objects, and the newest version of each dataset."""
+    store = open_store(url, **options)
+    keys = [info.key for info in store.list("")]
+    found = {k: store.get(k) for k in keys if ".fstx" not in k.split("/")}
+    for key in keys:
+        root, marker, _ = f"/{key}".rpartition("/.fstx/dataset.json")
+        if not marker:
+            continue
+        dataset = Dataset(store.below(f"{root}/.fstx".strip("/")))
+        for path, entry in dataset.view().items():
+            found[f"{root}/{path}".strip("/")] = dataset.read(entry)
+    return found
 
 
 class Target:
@@ -22,11 +46,12 @@ class Target:
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind = kind
         self.folder = folder
-        self.base = f"memory://{uuid.uuid4().hex}" if kind == "memory" else str(folder)
+        in_memory = kind in ("memory", "tx over memory")
+        self.base = f"memory://{uuid.uuid4().hex}" if in_memory else str(folder)
         self._disk = SimDisk(str(folder)) if kind == "simulated windows" else None
 
     def url(self, name: str) -> str:
-        return f"{self.base}/{name}"
+        return f"{'tx::' if self.kind.startswith('tx') else ''}{self.base}/{name}"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -40,6 +65,8 @@ class Target:
 
     def found(self) -> Tree:
         """All files that lie there, the library's own too."""
+        if self.kind.startswith("tx"):
+            return logical(self.base, {})
         if self.kind != "memory":
             return tree(self.folder)
         root = "/" + self.base.removeprefix("memory://") + "/"

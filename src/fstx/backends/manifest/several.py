@@ -69,7 +69,7 @@ class OneTarget:
         dataset, prefix, marked = find(parent, self._storage, root=self._root)
         if marked or self._root is not None:
             return ManifestBackend(dataset, prefix=prefix, roots=(self._name,), policy=self._policy)
-        return plain_backend([self._url], self._storage)
+        return self._plain()
 
     def guarantee(
         self, *, mode: Mode, durability: Durability, entry: str | None = None
@@ -92,12 +92,20 @@ class OneTarget:
         )
 
     def recover(self) -> Recovery:
-        """Settle what dead writers left."""
-        return self._backend(None).recover()
+        """Settle what dead writers left, whether it was to be a dataset or a plain object."""
+        found = self._backend(None)
+        assert isinstance(found, ManifestBackend)
+        if found.dataset.exists():
+            return found.recover()
+        return self._plain().recover()
 
     def outcome(self, id: str, /) -> OutcomeState:
-        """What became of a transaction."""
-        return self._backend(None).outcome(id)
+        """What became of a transaction, whether it was to be a dataset or a plain object."""
+        found = self._backend(None).outcome(id)
+        return found if found is not OutcomeState.UNKNOWN else self._plain().outcome(id)
+
+    def _plain(self) -> Backend:
+        return plain_backend([self._url], self._storage)
 
 
 def plain_backend(urls: Sequence[str], storage: dict[str, Any]) -> Backend:

@@ -121,6 +121,7 @@ class ManifestTransaction(BaseTransaction):
 
     def _share(self) -> None:
         with self._lock:
+            self.dataset.create()  # so that those who join find the root
             self._desk.shared = True
             for path, entry in list(self._entries.items()):
                 data = self._desk.held(entry.key) if entry.key.startswith(HELD) else None
@@ -345,6 +346,9 @@ class ManifestTransaction(BaseTransaction):
             if self._desk.held_bytes > Commit.INLINE_BYTES:
                 self._desk.pack()
             own = self.delta()
+            if not own and not self.mark:
+                return self._nothing()
+            self.dataset.create()
             puts = self._desk.settled(own.puts)
             if self.mark:
                 puts[f"{IDS}{self.mark}"] = Entry(0, inline=b"")
@@ -353,6 +357,18 @@ class ManifestTransaction(BaseTransaction):
             raise
         commit = Commit(self, Delta(puts, own.removed), started)
         return commit.run(settle=self._settle, discard=self._give_up, dropped=self._dropped)
+
+    def _nothing(self) -> Snapshot:
+        self._give_up()
+        return Snapshot(
+            self._id,
+            (self._url,),
+            "manifest",
+            0,
+            0,
+            version=self.begun or None,
+            reason="nothing was changed",
+        )
 
     def _take(self, gathered: Gathered) -> None:
         """What others staged by URL counts as staged, the later of two for one path."""
