@@ -40,7 +40,7 @@ def children_of(model: dict[str, Entry], directory: str) -> dict[str, Entry | No
     return found
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=75)
 @given(st.lists(kit.deltas(30), min_size=1, max_size=5), st.lists(kit.paths, max_size=5))
 def test_a_tree_holds_what_a_dictionary_holds(changes: list[Delta], asked: list[str]) -> None:
     """Protects reading and changing: after any changes every question is answered as by a dictionary."""
@@ -68,7 +68,7 @@ def test_a_tree_holds_what_a_dictionary_holds(changes: list[Delta], asked: list[
             assert [p for p, _ in tree.within((start, stop))] == span
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=75)
 @given(kit.deltas(40), kit.deltas(6), kit.deltas(6))
 def test_differences_are_those_of_dictionaries(base: Delta, one: Delta, two: Delta) -> None:
     """Protects comparing versions: what differs is found, in order, and nothing else."""
@@ -101,7 +101,7 @@ def test_shared_nodes_are_not_read_when_comparing() -> None:
 def test_a_path_of_many_is_found_by_two_reads() -> None:
     """Protects opening: root and one leaf, however many paths there are."""
     objects = kit.Objects()
-    root = objects.grown(None, Delta(many(100_000)))
+    root = objects.grown(None, Delta(many(60_000)))
     objects.reads.clear()
     assert objects.tree(root).get("c/500/50") == plain("c/500/50", 50_050)
     assert len(objects.reads) == 2
@@ -112,7 +112,7 @@ def test_a_path_of_many_is_found_by_two_reads() -> None:
 def test_one_change_writes_one_leaf_and_the_root() -> None:
     """Protects the cost of a change: nodes that don't change are shared."""
     objects = kit.Objects()
-    root = objects.grown(None, Delta(many(100_000)))
+    root = objects.grown(None, Delta(many(60_000)))
     before = dict(objects.held)
     objects.grown(root, Delta({"c/500/50": plain("c/500/50", 1)}))
     new = {k: v for k, v in objects.held.items() if k not in before}
@@ -174,9 +174,9 @@ def test_marks_survive_the_removal_of_everything() -> None:
 def test_leaves_that_lie_together_are_read_together() -> None:
     """Protects listings over a network: a fresh tree takes few requests, a first name two."""
     objects = kit.Objects()
-    root = objects.grown(None, Delta(many(100_000)))
+    root = objects.grown(None, Delta(many(60_000)))
     objects.reads.clear()
-    assert sum(1 for _ in objects.tree(root).items()) == 100_000
+    assert sum(1 for _ in objects.tree(root).items()) == 60_000
     assert len(objects.reads) < 20
     objects.reads.clear()
     assert next(objects.tree(root).children("c")) == ("0", None)
@@ -197,9 +197,9 @@ def test_directories_are_listed_without_reading_what_lies_in_them() -> None:
 def test_scattered_leaves_are_read_at_the_same_time() -> None:
     """Protects checkpoints over a network: leaves that change are read by several threads."""
     objects = kit.Objects()
-    root = objects.grown(None, Delta(many(100_000)))
+    root = objects.grown(None, Delta(many(60_000)))
     rng = random.Random(1)
-    paths = [f"c/{i // 100}/{i % 100}" for i in rng.sample(range(100_000), 40)]
+    paths = [f"c/{i // 100}/{i % 100}" for i in rng.sample(range(60_000), 40)]
     two = threading.Barrier(2)
 
     def fetch(key: str, start: int, stop: int | None) -> bytes:

@@ -27,7 +27,7 @@ def children_of(model: dict[str, Entry], directory: str) -> dict[str, Entry | No
     return found
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=75)
 @given(
     kit.deltas(30), st.lists(kit.deltas(8), max_size=3), st.lists(kit.paths, min_size=1, max_size=4)
 )
