@@ -351,6 +351,7 @@ PLAIN = [
     Mutant("PROJECT-2", "publisher first", "entry", projecting(PublishersFirst), PlainRules()),
     Mutant("PROJECT-2", "removal first", "parts go", projecting(RemovesFirst), PlainRules()),
     plain("PROJECT-3", "unconditional", "entry", conditional=False),
+    plain("PROJECT-3", "nothing there taken for the base", "removal", nothing_is_no_base=False),
     Mutant("PROJECT-4", "unknown believed", "entry", projecting(BelievesAnswers), PlainRules()),
     Mutant("PROJECT-4", "taken believed", "a stranger", projecting(BelievesTaken), PlainRules()),
     plain("PROJECT-5", "the log read before the name", "entry", log_after_look=False),

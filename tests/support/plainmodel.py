@@ -28,6 +28,7 @@ class PlainRules:
     """What performers owe; each switched off alone is a mutant."""
 
     conditional: bool = True
+    nothing_is_no_base: bool = True  # where something was
     tokens_unique: bool = True
     log_after_look: bool = True
     record_first: bool = True
@@ -163,7 +164,7 @@ class PlainModel:
         """A conditional request takes effect now; whether its condition held."""
         what, name = self.recs[ops].ops[op], self.recs[ops].names[op]
         there = self.at(world, name)
-        if (there[1] if there else None) != what.base and self.rules.conditional:
+        if not self.is_base(there, what) and self.rules.conditional:
             return world, False
         self.need(not there or there[0] != STRANGER, f"{tx} destroyed a stranger's {name}")
         names = frozenset(n for n in world.names if n[0] != name)
@@ -176,6 +177,11 @@ class PlainModel:
             world = world._replace(newest=version)
         self.whole(world)
         return world, True
+
+    def is_base(self, there: tuple[int, str] | None, what: Op) -> bool:
+        if there is None and not self.rules.nothing_is_no_base:
+            return True
+        return (there[1] if there else None) == what.base
 
     def whole(self, world: Plain) -> None:
         """A plain reader that starts at the entry now finds all that it names."""
@@ -342,7 +348,7 @@ class PlainModel:
         new = (who.tx, self.token(who.tx, name)) if what.kind == "put" else None
         if there == new:
             yield "new", self.hear(world, i, who, Found("new"), ops)
-        elif (there[1] if there else None) == what.base:
+        elif self.is_base(there, what):
             yield "base", self.hear(world, i, who, Found("base"), ops)
         elif self.rules.log_after_look:
             yield "neither", self.put(world, i, who._replace(pc="judge"))
