@@ -273,10 +273,10 @@ class Places:
     def _root_of(self, real: str, file: bool) -> str | None:
         if self.root and _covers(self.root, real):
             return self.root
-        found = self.target.known(real) or self._begun(real)
+        start = real.rpartition("/")[0] if file and "/" in real.strip("/") else real
+        found = self.target.known(real) or self._begun(start)
         if found is not None:
             return found
-        start = real.rpartition("/")[0] if file and "/" in real.strip("/") else real
         found = self._marked(start)
         if found is None and start != real and real == self.given:
             found = self._marked(real)
