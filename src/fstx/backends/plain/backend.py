@@ -134,13 +134,18 @@ class PlainBackend:
         with self._storage_errors("beginning a transaction"):
             self._refuse_datasets()
             known = self.home.exists()
+            mark = mark_for(id, self._names) if id is not None else ""
+            done = left = False
             if known:
                 finish(self.home, self._names)
-            mark = mark_for(id, self._names) if id is not None else ""
-            done = bool(known and mark and self.home.version().mark(mark) is not None)
+                ledger = self.home.ledger(self.home.dataset.current().head)
+                left = bool(ledger.claimed(self._names) or ledger.given_up(self._names))
+                done = bool(mark and self.home.dataset.current().mark(mark) is not None)
             taken = occupied(self.home.parent, self._names)
-            if mode == "create" and not known and taken:
-                raise self._exists(taken[0])
+            if mode == "create" and taken and not left and not done:
+                raise self._exists(
+                    taken[0]
+                )  # before anything is written; asked again under the claim
             promised = self._promise(mode, durability, entry, bool(taken))
             self._must_commit()
             refuse_missing(promised, require)

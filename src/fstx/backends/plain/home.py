@@ -45,6 +45,7 @@ class Home:
         self.dataset = Dataset(self.store)
         self._proof: Proof | None = None
         self._marked = False
+        self._cut_at = 0  # records up to this are known to be gone
         self._lock = threading.Lock()
 
     @property
@@ -198,10 +199,11 @@ class Home:
         The newest one holds everything. Never raises for storage: whoever comes next tries again.
         """
         head = self.dataset.current().head
-        if not head.seq or self.ledger(head).active or head.seq % least:
+        if head.seq - self._cut_at < least + 1 or self.ledger(head).active:
             return 0
         try:
-            return self._cut(head.seq)
+            self._cut_at = max(self._cut_at, self.dataset.log.boundary())
+            return self._cut(head.seq) if head.seq - self._cut_at > least else 0
         except OSError:
             return 0
 
@@ -210,6 +212,7 @@ class Home:
         if not seqs:
             return 0
         self.dataset.log.raise_boundary(newest - 1)
+        self._cut_at = newest - 1
         found = [seq_of(info.key) for info in self.store.list(BOUNDARY)]
         older = [boundary_key(n) for n in found if n is not None and n < newest - 1]
         self.store.delete([log_key(n) for n in seqs] + older)
