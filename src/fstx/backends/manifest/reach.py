@@ -14,7 +14,7 @@ from fstx.state.nodes import Inner, Leaf, Node, NodeRef, decode
 from fstx.state.tree import NodeCache, Tree
 from fstx.state.view import State
 
-_BATCH = 64
+_BATCH = 32
 _CACHE_BYTES = 16 << 20
 
 Failed: TypeAlias = Callable[[NodeRef, Exception], None]
