@@ -611,6 +611,25 @@ def test_pins_need_write_access(memory: str, monkeypatch: pytest.MonkeyPatch) ->
     assert "write access" in "".join(caught.value.__notes__)
 
 
+def test_references_go_with_their_version(url: str) -> None:
+    """Protects plain readers: a document is there as long as its version is kept, and no longer."""
+    import fsspec
+
+    put(url, {"a": b"1" * 3000, "d/b": b"small"})
+    put(url, {"a": b"2"})
+    handle = dataset("tx::" + url)
+    first, second = handle.reference(1), handle.reference()
+    below = dataset(f"tx::{url}/d").reference(1)
+    fs = fsspec.filesystem("reference", fo=first, remote_protocol=first.partition(":")[0])
+    assert fs.cat("a") == b"1" * 3000
+    assert fs.cat("d/b") == b"small"
+    handle.collect(keep=2, dry_run=False)
+    assert len(objects(url, "refs/")) == 3
+    handle.collect(keep=1, dry_run=False)
+    assert objects(url, "refs/") == {"refs/" + second.rpartition("/")[2]}
+    assert below.rpartition("/")[2] != first.rpartition("/")[2]
+
+
 # --- interruption and company -------------------------------------------------------------------------------
 
 

@@ -241,7 +241,7 @@ def collect(
                     "data": len(told.data),
                     "nodes": len(told.nodes),
                     "records": len(told.records),
-                    "pins_removed": len(told.other),
+                    "other": len(told.other),
                     "uploads": told.uploads,
                     "size_bytes": told.size_bytes,
                 }

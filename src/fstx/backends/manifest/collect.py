@@ -20,7 +20,16 @@ from fstx.backends.manifest.commit import service_record
 from fstx.backends.manifest.dataset import Dataset
 from fstx.backends.manifest.keeping import Keep, Kept, choose
 from fstx.backends.manifest.log import Appender, Head, Since
-from fstx.backends.manifest.names import BOUNDARY, DATA, LOG, NODE, new_txid, owner_of, seq_of
+from fstx.backends.manifest.names import (
+    BOUNDARY,
+    DATA,
+    LOG,
+    NODE,
+    REFS,
+    new_txid,
+    owner_of,
+    seq_of,
+)
 from fstx.backends.manifest.pins import Pin, left_clocks, pins_of, storage_now
 from fstx.backends.manifest.reach import Reach
 from fstx.backends.manifest.reports import Collection, Pinned
@@ -46,6 +55,7 @@ _FLOOR_S = 7 * 86400.0
 _EPOCH_S = 6 * 3600.0
 _TRIES = 5
 _BATCH = 500
+_REF = re.compile(rf"{REFS}(\d{{20}})(?:-.*)?\.json")
 _OWNER = re.compile(r"[0-9a-f]{32}|k-[0-9a-f]{32}")
 
 Progress = Callable[[int, int], None]
@@ -327,6 +337,9 @@ class Collector:
         records = self._void(top)
         other = [p.key for p in pins if p.expired(plan.now_s)]
         other += left_clocks(self._dataset, plan.now_s)
+        other += [
+            i.key for i in self._store.list(REFS) if _version_of(i.key) not in {0, *protected}
+        ]
         self._expect(sum(map(len, [*sizes.values(), records, other])))
         uploads = 0
         if not dry_run:
@@ -410,6 +423,12 @@ def settle_dead(dataset: Dataset, url: str, idle_s: float) -> list[Settled]:
             detail = "open in this process"
         settled.append(Settled(txid, url, OutcomeState.ACTIVE, detail))
     return settled
+
+
+def _version_of(key: str) -> int:
+    """Of a reference document; 0 for what is none."""
+    found = _REF.fullmatch(key)
+    return int(found[1]) if found else 0
 
 
 def _epochs(state: State) -> list[tuple[int, float]]:

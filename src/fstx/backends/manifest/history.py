@@ -11,6 +11,7 @@ from fstx.backends.manifest.collect import OLDER_THAN_S, Collector
 from fstx.backends.manifest.dataset import Dataset, Version
 from fstx.backends.manifest.keeping import Keep
 from fstx.backends.manifest.pins import TTL_S, Holder, Pin, drop_pin, gone, pins_of, put_pin
+from fstx.backends.manifest.reference import write_reference
 from fstx.backends.manifest.reports import (
     Collection,
     LogEntries,
@@ -390,6 +391,13 @@ class VersionedDataset:
             Gets (done, total).
         """
         return Verifier(self._dataset, version=version, data=data, progress=progress).run()
+
+    def reference(self, version: int | None = None) -> str:
+        """Write one version as a document for plain ``reference://`` readers; returns its URL.
+
+        Good up to about 100,000 paths. It can be read as long as the version is kept.
+        """
+        return write_reference(self._dataset, version, self._prefix)
 
     # --- pins ---------------------------------------------------------------------------------------
 

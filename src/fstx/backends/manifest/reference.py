@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from fstx.backends.manifest.names import REFS
-from fstx.state.entries import Entry
+from fstx.state.entries import Entry, escape
 
 if TYPE_CHECKING:
     from fstx.backends.manifest.dataset import Dataset, Version
@@ -57,7 +57,7 @@ def write_reference(dataset: Dataset, version: int | None = None, prefix: str = 
     found = dataset.view(version)
     key = reference_key(found.version)
     if prefix:
-        key = key.replace(".json", f"-{prefix.replace('/', '-')}.json")
+        key = key.replace(".json", f"-{escape(prefix)}.json")
     dataset.store.put(key, reference_json(found, dataset.url, prefix))
     return f"{dataset.store.url.rstrip('/')}/{key}"
 

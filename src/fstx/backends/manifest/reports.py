@@ -127,8 +127,8 @@ class Collection:
     waiting
         Unfinished transactions that are left alone.
     data, nodes, records, other
-        Keys that are removed: staged and superseded data, nodes of trees, records and boundaries, expired
-        pins.
+        Keys that are removed: staged and superseded data, nodes of trees, records and boundaries, and of
+        expired pins and reference documents of retired versions.
     size_bytes
         Of `data` and `nodes`.
     """
@@ -182,7 +182,7 @@ class Collection:
             count_text(len(self.records), "record"),
         ]
         if self.other:
-            removed.append(count_text(len(self.other), "old pin"))
+            removed.append(count_text(len(self.other), "other object"))
         if self.uploads:
             removed.append(count_text(self.uploads, "unfinished upload"))
         lines.append(f"  removed  {', '.join(removed)}, {size_text(self.size_bytes)}")
