@@ -104,7 +104,11 @@ def must_fit(tx: Any, place: Place) -> str:
     if not isinstance(tx, ManifestTransaction):
         return path  # elsewhere each question is a request
     # What is staged is compared when this is; here, in constant time, what lies in the base.
-    if place.path in tx._directories or (not tx._changes.gone(path) and tx.base.is_dir(place.path)):
+    # With removals the whole view is asked, and only where the base says that there is a directory.
+    made = place.path in tx._directories
+    if made or (
+        tx.base.is_dir(place.path) and (not tx._changes.removed or tx.view().is_dir(place.path))
+    ):
         raise IsADirectoryError(21, "is a directory", place.name)
     for parent in parents(place.path):
         above = tx.base.get(parent)

@@ -236,7 +236,7 @@ class Session:
         """As `change`, for a path that must be new: of several writers one gets it."""
         try:
             with self.change(place, policy="rebase") as tx:
-                if tx.view().get(place.path) is not None or tx.base.is_dir(place.path):
+                if tx.view().get(place.path) is not None:
                     raise FileExistsError(17, "there is something at this path", place.name)
                 yield tx
         except ConflictError as error:
