@@ -11,6 +11,7 @@ import gc
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any, NamedTuple
 
 from fstx.machines.manifest import Append, Bound, Busy, Look, Pause, Put, Settle, Taken
@@ -335,6 +336,18 @@ class Model:
         self.report.states = len(self.seen)
         return self.report
 
+    def walk(self, chance: Random) -> int:
+        """One history, chosen by chance, from the beginning to its end; how long it was."""
+        world, steps = self.begin(), ["begin"]
+        try:
+            while found := list(self.moves(world)):
+                label, world = chance.choice(found)
+                steps.append(label)
+            self._ended(world)
+        except ViolationError as error:
+            raise ViolationError(error.what, tuple(steps)) from None
+        return len(steps)
+
     def way(self, world: World) -> tuple[str, ...]:
         steps: list[str] = []
         at: World | None = world
@@ -422,3 +435,11 @@ def explore(
         return Model(scene, wrap, rules or Rules()).run(calm=calm)
     finally:
         gc.enable()
+
+
+def wander(scene: Scene, count: int, seed: int = 0) -> Report:
+    """Walk through so many histories of a scene that is too large to be explored."""
+    model = Model(scene, lambda m: m, Rules())
+    chance = Random(seed)
+    model.report.states = sum(model.walk(chance) for _ in range(count))
+    return model.report
