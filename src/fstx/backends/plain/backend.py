@@ -16,7 +16,7 @@ from fstx.backends.plain import owner
 from fstx.backends.plain.base import Base, occupied
 from fstx.backends.plain.home import Home, home_of
 from fstx.backends.plain.listings import forget_listings
-from fstx.backends.plain.names import is_gone, mark_for
+from fstx.backends.plain.names import is_gone, mark_for, told_for
 from fstx.backends.plain.promises import promises
 from fstx.backends.plain.settle import LATE_S, LEASE_S, claim, clean, finish, living
 from fstx.backends.plain.transaction import PlainTransaction
@@ -304,15 +304,22 @@ class PlainBackend:
         with self._storage_errors("asking for an outcome"):
             if not self.home.exists():
                 return OutcomeState.UNKNOWN
-            mark = mark_for(id, self._names)
             ledger = self.home.refresh()
+
+            def is_meant(txid: str, mark: str, names: tuple[str, ...]) -> bool:
+                return id == txid or (
+                    mark == mark_for(id, names) and set(self._names) <= set(names)
+                )
+
             for txid, decided in ledger.decided.items():
-                if id == txid or decided.mark == mark:
+                if is_meant(txid, decided.mark, decided.names):
                     return OutcomeState.PENDING
-            if id in ledger.finished or self.home.version().mark(mark) is not None:
+            now = self.home.version()
+            told = all(now.mark(told_for(id, name)) is not None for name in self._names)
+            if id in ledger.finished or told:
                 return OutcomeState.COMMITTED
             for txid, claimed in ledger.claims.items():
-                if id == txid or claimed.mark == mark:
+                if is_meant(txid, claimed.mark, claimed.names):
                     return self._undecided(txid)
             return OutcomeState.ABORTED if id in ledger.dead else OutcomeState.UNKNOWN
 

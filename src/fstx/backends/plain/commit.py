@@ -10,7 +10,7 @@ from fstx.backends.manifest.names import IDS
 from fstx.backends.plain.base import contents
 from fstx.backends.plain.claims import Decided, Ledger, Pointer
 from fstx.backends.plain.compare import Content, told
-from fstx.backends.plain.names import is_notice, ops_key, staged_prefix
+from fstx.backends.plain.names import is_notice, ops_key, staged_prefix, told_for
 from fstx.backends.plain.ops import Op, pack, stamp
 from fstx.backends.plain.placing import noticed
 from fstx.backends.plain.project import Projection
@@ -216,7 +216,8 @@ class Commit:
     def run(self) -> Snapshot:
         """Decide and publish. When this raises, the error says whether the targets changed."""
         tx = self._tx
-        own = Delta({f"{IDS}{tx.mark}": Entry(0, inline=b"")}) if tx.mark else None
+        marks = [tx.mark, *(told_for(tx.id, name) for name in tx.names)] if tx.mark else []
+        own = Delta({f"{IDS}{mark}": Entry(0, inline=b"") for mark in marks}) if marks else None
         running: list[Appender] = []
         try:
             outcome, appender = self._home.appending(

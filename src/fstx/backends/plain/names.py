@@ -57,6 +57,11 @@ def mark_for(id: str, names: tuple[str, ...]) -> str:
     return mark_of("\n".join([id, *sorted(names)]))
 
 
+def told_for(id: str, name: str) -> str:
+    """Under this name it is remembered that a caller's id committed to a target, alone or with others."""
+    return mark_of("\n".join(["told", id, name]))
+
+
 def overlap(one: tuple[str, ...], other: tuple[str, ...]) -> str | None:
     """A name that both have, or None."""
     return next((name for name in one if name in other), None)
