@@ -23,8 +23,6 @@ import fstx
 from fstx import changes, machines
 from fstx.backends.local import open_backend, perform
 from fstx.backends.local.perform import Performer
-from fstx.ops import Stat
-from fstx.ops.posix import PosixOps
 from fstx.errors import (
     CommitError,
     ConflictError,
@@ -34,6 +32,8 @@ from fstx.errors import (
     TargetExistsError,
     UsageError,
 )
+from fstx.ops import Stat
+from fstx.ops.posix import PosixOps
 from fstx.types import OutcomeState
 from support.killer import KillerOps
 from support.trees import plant, tree, without_receipts

@@ -182,7 +182,7 @@ def test_two_threads_make_two_commits(target: str) -> None:
 
 
 def test_two_threads_in_one_transaction_make_one_commit(target: str) -> None:
-    """Protects one job of several threads: with its context, or by `tx.url`, both write into one commit."""
+    """I2: one job of several threads: with its context, or by `tx.url`, both write into one commit."""
     url = "tx::" + target
     with fstx.begin(url) as tx:
         context = contextvars.copy_context()
@@ -226,7 +226,7 @@ def test_dask_processes_join(disk: str, how: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["url", "context"])
 def test_distributed_workers_join(disk: str, how: str) -> None:
-    """Protects jobs on a cluster: workers in other processes write into the transaction by its URL."""
+    """I2: protects jobs on a cluster: workers in other processes write into the transaction by its URL."""
     distributed = pytest.importorskip("distributed")
     url = "tx::" + disk
     with (

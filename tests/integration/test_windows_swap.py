@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from fstx.ops.windows import WindowsOps
 from fstx.errors import (
     CommitError,
     ConflictError,
@@ -18,6 +17,7 @@ from fstx.errors import (
     TargetBusyError,
     TargetExistsError,
 )
+from fstx.ops.windows import WindowsOps
 from fstx.types import Capability, OutcomeState
 from support.localjobs import JOBS, Job, Place
 from support.winsim import Killed, SimDisk

@@ -21,7 +21,7 @@ REQUIRED = [
     *(f"F{n}" for n in range(1, 25) if n != 20),
     *("G1", "G3", "G4", "G5", "G6"),
     *(f"H{n}" for n in range(1, 9)),
-    *("I1", "I5", "I7", "I8", "I10"),
+    *(f"I{n}" for n in range(1, 11)),
     *("real", "bands", "urls", "paths", "parents", "space", "kinds"),
 ]
 

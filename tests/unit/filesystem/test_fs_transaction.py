@@ -46,7 +46,7 @@ AFTER = {
 
 
 def test_everything_is_one_commit(target: str, tmp_path: Path) -> None:
-    """Protects ``fs.transaction``: open, pipe, put, cp, mv, rm, mkdir, touch and a mapper, in one commit."""
+    """I3: ``fs.transaction``: open, pipe, put, cp, mv, rm, mkdir, touch and a mapper, in one commit."""
     fs, root = opened("tx::" + target)
     fs.pipe_file(f"{root}/old", b"")
     with fs.transaction as block:
