@@ -405,6 +405,24 @@ def test_dead_writers_are_given_up(url: str) -> None:
     assert objects(url, DATA) == needed(url, None)
 
 
+def test_committed_long_ago_is_not_dead(
+    url: str, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects outcomes: whose record is forgotten, but whose objects a version needed, was no dead writer."""
+    from fstx.backends.manifest import log
+
+    monkeypatch.setattr(log, "_REMEMBERED", 1)
+    put(url, {"a": BIG, "b": BIG})
+    for i in range(10):
+        put(url, {"n": bytes([i]) * 3000})
+    assert not at(url).collect(keep=5, older_than_s=0, dry_run=False).fenced
+    assert log_key(1) not in objects(url, LOG)
+    put(url, {"a": b"new", "b": b"new"})
+    done = at(url).collect(keep=1, older_than_s=0, dry_run=False)
+    assert not done.fenced
+    assert objects(url, DATA) == needed(url, None)
+
+
 def test_a_writer_that_was_stopped_learns_it(url: str) -> None:
     """Protects I6: a writer that goes on after it was given up publishes nothing, and is told."""
     put(url, {"a": b"1"})
@@ -509,7 +527,7 @@ def test_many_tombstones_become_a_floor(
 
 
 def test_a_pinned_snapshot_outlives_commits_and_collections(url: str, small: None) -> None:
-    """Protects readers: 50 commits and a collection go by, and the pinned version reads on."""
+    """I4: protects readers: 50 commits and a collection go by, and the pinned version reads on."""
     first = {f"p/{i}": bytes([i]) * 2500 for i in range(20)}
     put(url, first)
     with at(url).snapshot() as held:
@@ -706,6 +724,60 @@ def _meet(place: str, other: str, k: int) -> int:
     told = handle.verify(data=True)
     assert told.ok, (other, k, str(told))
     return store.calls
+
+
+@pytest.mark.parametrize("work", ["restore", "pin", "copy", "read"])
+def test_a_collection_at_every_call_of_others(work: str, memory: str, small: None) -> None:
+    """Protects them: a collection between any two of their calls, and they get all or a clear refusal."""
+    k, calls, refused = 1, 1, 0
+    while k <= calls:
+        place = f"{memory}-{k}"
+        wanted = history(place, 5)
+
+        def act(name: str, number: int, place: str = place, k: int = k) -> None:
+            if number == k:
+                put(place, {"a": b"new" * 1000}) if work == "copy" else None
+                at(place).collect(keep=1, dry_run=False)
+
+        store = DyingStore(store_at(place), act=act)
+        found = None
+        try:
+            found = _work(work, store)
+        except (FileNotFoundError, ConflictError) as error:
+            refused += 1
+            told = str(error)
+        else:
+            told = "retired"
+        assert "retired" in told or "there are" in told
+        handle = at(place)
+        if work == "restore" and found is not None:
+            assert content(handle, found.version) == wanted[3], k
+        elif work == "pin" and found is not None:
+            assert content(handle, 3) == wanted[3], k
+        elif work == "copy" and found is not None:
+            assert content(handle)["copy"] in (wanted[5]["a"], b"new" * 1000), k
+        elif work == "read" and found is not None:
+            assert found == wanted[3]
+        handle.collect(keep=1, dry_run=False)
+        report = handle.verify(data=True)
+        assert report.ok, (k, str(report))
+        calls = store.calls
+        k += 1
+    assert refused
+
+
+def _work(work: str, store: Any) -> Any:
+    handle = VersionedDataset(Dataset(store))
+    if work == "restore":
+        return handle.restore(3)
+    if work == "pin":
+        return handle.pin(3)
+    if work == "read":
+        with handle.snapshot(3) as held:
+            return {path: held.read(path) for path in held.paths()}
+    with begin(store) as tx:
+        tx.link("copy", tx.base.get("a"))
+    return tx.snapshot
 
 
 def test_collections_beside_living_writers_and_readers(url: str, small: None) -> None:
