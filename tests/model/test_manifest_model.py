@@ -103,7 +103,7 @@ def test_model_is_large_and_reports_its_size(capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize("scene", LARGE, ids=_name)
 def test_histories_by_chance_where_everybody_is_at_work(scene: Scene) -> None:
-    """What is too large to be explored is walked through: cancel, collection, pins, floor, outcome at once."""
+    """What is too large to be explored is walked through: cancel, collection, pins, floor at once."""
     report = wander(scene, 200)
     assert report.states > 200 * 12
     assert ("X", "committed") in report.outcomes
@@ -148,7 +148,7 @@ def test_a_mutant_that_breaks_nothing_survives() -> None:
 
 
 def test_every_rule_has_a_mutant() -> None:
-    """A numbered rule of section 5 that no mutant breaks is not a rule."""
+    """A numbered rule of section 6 that no mutant breaks is not a rule."""
     section = SPEC.read_text(encoding="utf-8")
     rules = set(re.findall(r"^\| ((?:MANIFEST|LOG|PROJECT|PLAIN)-\d+) \|", section, re.M))
     assert len(rules) > 30

@@ -1,7 +1,7 @@
 """Scenes of the log and of plain names: who is there, and how much may go wrong.
 
-`SCENES` and `PLAIN` are explored to the end each time. `LARGE` are too large for that: histories are chosen by
-chance; docs/decisions/0010-model-of-the-log.md says how far they were explored by hand.
+`SCENES` and `PLAIN` are explored to the end each time. `LARGE` are too large for that: histories are chosen
+by chance; docs/decisions/0010-model-of-the-log.md says how far they were explored by hand.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ before it, so nothing lands between a record and its base: conflict, fence and f
 before the put, and a put that comes late finds its slot occupied. A *turn* is a put that didn't settle
 the matter, or a look that couldn't be had.
 
-Invariants (spec.md, section 5):
+Invariants (spec.md, section 6):
 
 MANIFEST-1   What is staged is durable before the first put.
 MANIFEST-2   A record is put only at the slot after a head that was read, on that head's verdict.

@@ -14,7 +14,7 @@ is conditional on it; so two that do the same work at once, and requests that co
 A *publisher* is what readers start at (an entry document, the metadata of a root); *parts* are found
 through publishers.
 
-Invariants (spec.md, section 5):
+Invariants (spec.md, section 6):
 
 PROJECT-1   Nothing is published before its record landed.
 PROJECT-2   Parts are in before a publisher is, and publishers changed before a part goes.
