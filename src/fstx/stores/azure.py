@@ -50,13 +50,16 @@ class Azure:
         return Cause(int(status), str(getattr(code, "value", code) or ""), text)
 
     async def create(self, key: str, data: bytes) -> None:
-        await self._blob(key).upload_blob(data, overwrite=False, **self._options)
+        await self._blob(key).upload_blob(
+            as_body(data), length=len(data), overwrite=False, **self._options
+        )
 
     async def swap(self, key: str, data: bytes, token: str) -> None:
         from azure.core import MatchConditions
 
         await self._blob(key).upload_blob(
-            data,
+            as_body(data),
+            length=len(data),
             overwrite=True,
             etag=token,
             match_condition=MatchConditions.IfNotModified,
@@ -127,8 +130,8 @@ class Azure:
                 raise result
         return left
 
-    async def begin(self, key: str) -> Upload:
-        return Upload(key, "")
+    async def begin(self, key: str, base: str | None = None) -> Upload:
+        return Upload(key, "", base=base)
 
     async def part(self, upload: Upload, number: int, data: Buffer, last: bool) -> None:
         import secrets
@@ -147,10 +150,12 @@ class Azure:
 
         blocks = [BlobBlock(upload.parts[n]) for n in sorted(upload.parts)]
         try:
-            await self._blob(upload.key).commit_block_list(blocks, **self._options)
+            await self._blob(upload.key).commit_block_list(
+                blocks, **_condition(upload.base), **self._options
+            )
         except Exception as error:
             # Blocks are gone after a commit whose answer was lost: then the blob is there.
-            if self.explain(error).code != "InvalidBlockList":
+            if self.explain(error).code != "InvalidBlockList" or upload.base is not None:
                 raise
             found = await self.head(upload.key)
             if found is None or found.size_bytes != upload.size_bytes:
@@ -161,6 +166,16 @@ class Azure:
 
     def _blob(self, key: str) -> Any:
         return self.fs.service_client.get_blob_client(self.bucket, key)
+
+
+def _condition(base: str | None) -> dict[str, Any]:
+    from azure.core import MatchConditions
+
+    if base is None:
+        return {}
+    if not base:
+        return {"match_condition": MatchConditions.IfMissing}
+    return {"etag": base, "match_condition": MatchConditions.IfNotModified}
 
 
 def _info(key: str, told: Any) -> Info:

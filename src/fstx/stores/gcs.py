@@ -139,13 +139,16 @@ class GCS:
                 raise result
         return left
 
-    async def begin(self, key: str) -> Upload:
+    async def begin(self, key: str, base: str | None = None) -> Upload:
         url = self._url("upload/storage/v1", "")
+        only = {} if base is None else {"ifGenerationMatch": base or "0"}
         try:
-            headers, _ = await self._call("POST", url, json={}, uploadType="resumable", name=key)
+            headers, _ = await self._call(
+                "POST", url, json={}, uploadType="resumable", name=key, **only
+            )
         except FileNotFoundError as error:
             raise _no_bucket() from error
-        return Upload(key, headers["Location"])
+        return Upload(key, headers["Location"], base=base)
 
     async def part(self, upload: Upload, number: int, data: Buffer, last: bool) -> None:
         first = sum(upload.parts[n] for n in range(number))

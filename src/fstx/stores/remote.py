@@ -12,7 +12,7 @@ from fstx.stores import Answer, Info, Proof
 from fstx.stores.answers import Cause, transient
 from fstx.stores.keys import below, check_key, check_prefix
 from fstx.stores.link import Link
-from fstx.stores.uploads import RemoteWriter
+from fstx.stores.uploads import ConditionalWriter, RemoteWriter
 from fstx.types import Buffer
 
 PART_BYTES = 8 << 20
@@ -80,6 +80,11 @@ class RemoteStore:
             # No such bucket: of an object that must be absent nothing else can be missing.
             raise OSError(errno.ENXIO, error.strerror, error.filename) from error.__cause__
 
+    def start_put_new(self, key: str, data: bytes, /) -> Future[Answer]:
+        """As `put_new`, without waiting."""
+        make = partial(self._link.typed().create, self._key(key), data)
+        return self._link.submit(self._link.once(make, "create", self._place(key), len(data)))
+
     def replace_if(self, key: str, data: bytes, token: str | None, /) -> Answer:
         if token is None:
             return self.put_new(key, data)
@@ -102,6 +107,16 @@ class RemoteStore:
     def open(self, key: str, /) -> RemoteWriter:
         return RemoteWriter(
             self._link, self._key(key), self._place(key), part_bytes=self._part_bytes
+        )
+
+    def open_if(self, key: str, token: str | None, /) -> ConditionalWriter:
+        """As `open`; its ``close`` puts only if the object still has `token` (None: if absent)."""
+        return ConditionalWriter(
+            self._link,
+            self._key(key),
+            self._place(key),
+            part_bytes=self._part_bytes,
+            base=token or "",
         )
 
     def delete(self, keys: Iterable[str], /) -> None:

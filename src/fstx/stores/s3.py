@@ -83,9 +83,16 @@ class S3:
         await self._call("put_object", Key=key, Body=data, must={"IfNoneMatch": "*"})
 
     async def swap(self, key: str, data: bytes, token: str) -> None:
-        bare = token.strip('"')
-        match = bare if self.endpoint() in _bare else f'"{bare}"'
-        await self._call("put_object", Key=key, Body=data, must={"IfMatch": match})
+        await self._call("put_object", Key=key, Body=data, must=self._condition(token))
+
+    def _condition(self, base: str | None) -> dict[str, str] | None:
+        """What must lie there: nothing ("") or an object of this token; None: anything."""
+        if base is None:
+            return None
+        if not base:
+            return {"IfNoneMatch": "*"}
+        bare = base.strip('"')
+        return {"IfMatch": bare if self.endpoint() in _bare else f'"{bare}"'}
 
     async def put(self, key: str, data: Buffer, checksum: str) -> None:
         crc = crc32c_base64(checksum)
@@ -173,9 +180,9 @@ class S3:
                     left[key] = cause
         return left
 
-    async def begin(self, key: str) -> Upload:
+    async def begin(self, key: str, base: str | None = None) -> Upload:
         answer = await self._call("create_multipart_upload", Key=key)
-        return Upload(key, answer["UploadId"])
+        return Upload(key, answer["UploadId"], base=base)
 
     async def part(self, upload: Upload, number: int, data: Buffer, last: bool) -> None:
         answer = await self._call(
@@ -195,10 +202,11 @@ class S3:
                 Key=upload.key,
                 UploadId=upload.name,
                 MultipartUpload={"Parts": parts},
+                must=self._condition(upload.base),
             )
         except Exception as error:
             # Some servers forget a completed upload at once: then a repeated call finds none.
-            if self.explain(error).code != "NoSuchUpload":
+            if self.explain(error).code != "NoSuchUpload" or upload.base is not None:
                 raise
             found = await self.head(upload.key)
             if found is None or found.size_bytes != upload.size_bytes:

@@ -25,6 +25,9 @@ class Upload:
     name: str  # the service's name of it
     parts: dict[int, Any] = field(default_factory=dict)
     size_bytes: int = 0
+    base: str | None = (
+        None  # token of what may be replaced at the end, "" for nothing; None: anything
+    )
 
 
 class Service(Protocol):
@@ -54,7 +57,7 @@ class Service(Protocol):
     async def delete(self, keys: Sequence[str]) -> Mapping[str, Cause]:
         """The keys that are not gone, and why."""
 
-    async def begin(self, key: str) -> Upload: ...
+    async def begin(self, key: str, base: str | None = None) -> Upload: ...
     async def part(self, upload: Upload, number: int, data: Buffer, last: bool) -> None: ...
     async def complete(self, upload: Upload) -> None: ...
     async def abort(self, upload: Upload) -> None: ...
