@@ -190,3 +190,46 @@ def test_what_is_promised(remote_place: Place) -> None:
     assert Capability.ATOMIC_SET not in old
     assert "tx::" in old[Capability.ATOMIC_SET].reason
     assert Capability.ATOMIC_SET in fstx.guarantee(f"{remote_place.url}/a.vrt", **options)
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # of Azure's client
+def test_large_shards_go_straight_to_their_names(remote_place: Place) -> None:
+    """Protects large shards from being moved twice: put in parts where they belong, before the commit."""
+    rng = np.random.default_rng(1)
+    array = rng.random((1800, 1200))  # 16.5 MiB in one shard, nothing compresses
+    url = f"{remote_place.url}/a.zarr"
+    options = remote_place.options
+    seen: list[str] = []
+
+    def check(tx: fstx.Transaction) -> None:
+        seen.append(tx.url)
+
+    with fstx.chunk_writer(
+        url,
+        shape=array.shape,
+        dtype=array.dtype,
+        chunks=(600, 600),
+        shards=(1800, 1200),
+        check=check,
+        storage_options=options,
+    ) as writer:
+        for i in range(3):
+            for j in range(2):
+                block = array[600 * i : 600 * i + 600, 600 * j : 600 * j + 600]
+                writer.write_chunk((i, j), block)
+        assert set(tree(remote_place)) == {"a.zarr/c/0/0"}
+    assert writer.report.status == "written"
+    assert seen
+    found = tree(remote_place)
+    assert set(found) == {"a.zarr/c/0/0", "a.zarr/zarr.json"}
+    copy = {p.partition("/")[2]: zarr_bytes(data) for p, data in found.items()}
+    read = zarr.open_array(zarr.storage.MemoryStore(copy), mode="r")[...]
+    np.testing.assert_array_equal(read, array)
+    with (
+        pytest.raises(RuntimeError),
+        fstx.begin(f"{remote_place.url}/x", mode="create", entry="e", **options) as tx,
+    ):
+        tx.stage("large", found["a.zarr/c/0/0"])
+        raise RuntimeError
+    assert set(tree(remote_place)) == set(found)
+    assert not staged(remote_place)

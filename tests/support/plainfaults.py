@@ -78,6 +78,9 @@ class FaultStore:
     def open(self, key: str, /) -> StoreWriter:
         return _Writer(self, key)
 
+    def open_if(self, key: str, token: str | None, /) -> _ConditionalWriter:
+        return _ConditionalWriter(self, key, token)
+
     def get(self, key: str, /, start: int = 0, stop: int | None = None) -> bytes:
         data: bytes = self._do(f"get {key}", lambda: self.inner.get(key, start, stop))
         return data
@@ -136,6 +139,20 @@ class _Writer:
 
     def abort(self) -> None:
         self._pieces = []
+
+
+class _ConditionalWriter(_Writer):
+    def __init__(self, store: FaultStore, key: str, token: str | None) -> None:
+        super().__init__(store, key)
+        self._token = token
+
+    def close(self) -> Answer:  # type: ignore[override]
+        answer = Answer.BUSY
+        for _ in range(3):
+            answer = self._store.replace_if(self._key, b"".join(self._pieces), self._token)
+            if answer in (Answer.DONE, Answer.TAKEN):
+                break
+        return answer
 
 
 def backend(store: Store, names: list[str], **given: Any) -> PlainBackend:

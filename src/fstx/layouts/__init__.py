@@ -18,7 +18,7 @@ def choose(name: str, layout: str | None = None) -> ModuleType:
     Every layout module has ``plan(name, spec, **options)``; ``OPTIONS``, the names of the options;
     ``targets(name)``, what the transaction covers; ``describe(array, given)``, the options that a labelled
     array tells itself beside those given; ``OVERWRITE_MODE``; ``ENTERED_BY_NAME``, whether readers
-    enter by the file `name`; and ``DOCUMENT``, the file in the directory `name` that readers start at, or None.
+    enter by the file `name`; and ``DOCUMENT``, the file in the directory `name` that they start at, or None.
     Raises UsageError for an unknown layout, and for a suffix that tells none.
     """
     known = ", ".join(_MODULES)

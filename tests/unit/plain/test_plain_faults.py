@@ -55,6 +55,14 @@ def _create(tx: PlainTransaction) -> None:
     tx.stage("index", entry_of(0))
 
 
+LARGE = b"l" * (9 << 20)
+
+
+def _large(tx: PlainTransaction) -> None:
+    tx.stage("0/large", LARGE)
+    tx.stage("index", entry_of(0))
+
+
 def _switch(tx: PlainTransaction) -> None:
     for path, data in tiles(1).items():
         tx.stage(path.removeprefix("t/"), data)
@@ -90,6 +98,14 @@ JOBS = {
         {"mode": "create", "entry": "index"},
         "t/index",
         _found,
+    ),
+    "large": Job(
+        {},
+        {"t/0/large": LARGE, "t/index": entry_of(0)},
+        _large,
+        {"mode": "create", "entry": "index"},
+        "t/index",
+        lambda entry: {"t/0/large": LARGE},
     ),
     "create without entry": Job({}, NEW_ZARR, _replace, {"mode": "create"}),
     "switch": Job(

@@ -12,15 +12,37 @@ from fstx.types import Buffer
 
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 _READ_BYTES = 8 << 20
+TAIL_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What an object holds: its length and checksum, and its MD5 where the service tells that of objects."""
+    """What an object holds: its length and checksum, and its MD5 where the service tells that of objects.
+
+    ``tail``: checksum of the last `TAIL_BYTES` of a large object, which saves reading all of it.
+    """
 
     size_bytes: int
     checksum: str
     md5: str = ""
+    tail: str = ""
+
+
+class Running:
+    """The content of an object that is written piece by piece."""
+
+    def __init__(self) -> None:
+        self._size_bytes = 0
+        self._last = b""
+
+    def add(self, piece: Buffer) -> None:
+        """`piece` comes next."""
+        self._size_bytes += len(piece)
+        self._last = (self._last + bytes(piece[-TAIL_BYTES:]))[-TAIL_BYTES:]
+
+    def content(self) -> Content:
+        """Of all that was added."""
+        return Content(self._size_bytes, "", "", checksum([self._last]))
 
 
 def content_of(data: Buffer, store: Store) -> Content:
@@ -54,7 +76,12 @@ def holds(store: Store, key: str, info: Info | None, content: Content) -> bool:
 
 
 def same_bytes(store: Store, key: str, content: Content) -> bool:
-    """Compare by reading, a few MiB at a time."""
+    """Compare by reading, a few MiB at a time; of a large object with a known end, that."""
+    if content.tail:
+        return matches(
+            store.get(key, max(0, content.size_bytes - TAIL_BYTES), content.size_bytes),
+            content.tail,
+        )
     pieces = (
         store.get(key, start, min(start + _READ_BYTES, content.size_bytes))
         for start in range(0, content.size_bytes, _READ_BYTES)
@@ -66,4 +93,4 @@ def same_bytes(store: Store, key: str, content: Content) -> bool:
     return checksum(pieces) == content.checksum
 
 
-__all__ = ["Content", "content_of", "holds", "same_bytes", "told"]
+__all__ = ["TAIL_BYTES", "Content", "Running", "content_of", "holds", "same_bytes", "told"]

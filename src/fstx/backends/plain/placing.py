@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from fstx.backends.plain.compare import Content, holds
 from fstx.backends.plain.names import gone_key, is_notice, notice_key, staged_prefix
@@ -36,7 +38,10 @@ class Part:
 
 def notice(parts: Sequence[Part]) -> bytes:
     """The content of a notice."""
-    rows = [[p.path, p.content.size_bytes, p.content.checksum, p.content.md5] for p in parts]
+    rows = [
+        [p.path, p.content.size_bytes, p.content.checksum, p.content.md5, p.content.tail]
+        for p in parts
+    ]
     return seal({"format": 1, "parts": rows})
 
 
@@ -49,9 +54,9 @@ def read_notice(data: bytes, names: Sequence[str], where: str) -> list[Part]:
     for row in rows:
         if (
             not isinstance(row, list)
-            or len(row) != 4
+            or len(row) != 5
             or not isinstance(row[1], int)
-            or not all(isinstance(t, str) for t in (row[0], row[2], row[3]))
+            or not all(isinstance(t, str) for t in (row[0], *row[2:]))
         ):
             raise RecoveryError(f"{where} is damaged: a part has other fields. Nothing was removed")
         try:
@@ -62,7 +67,7 @@ def read_notice(data: bytes, names: Sequence[str], where: str) -> list[Part]:
             raise RecoveryError(
                 f"{where} is damaged: {row[0]!r} lies in none of the targets. Nothing was removed"
             )
-        parts.append(Part(row[0], Content(row[1], row[2], row[3])))
+        parts.append(Part(row[0], Content(row[1], row[2], row[3], row[4])))
     return parts
 
 
@@ -106,14 +111,18 @@ def put_part(parent: Store, part: Part, data: bytes, txid: str) -> None:
             if holds(parent, part.path, info, part.content):
                 return
             if info is not None:
-                raise ConflictError(
-                    f"{parent.url}/{part.path} was written by another program meanwhile; nothing of it "
-                    "was touched",
-                    txid=txid,
-                    outcome="aborted",
-                )
+                raise taken(parent, part.path, txid)
     raise OSError(
         f"{parent.url}/{part.path} could not be put ({answer.value} after {_TRIES} tries)"
+    )
+
+
+def taken(parent: Store, path: str, txid: str) -> ConflictError:
+    """Somebody else's object lies where a part was to go."""
+    return ConflictError(
+        f"{parent.url}/{path} was written by another program meanwhile; nothing of it was touched",
+        txid=txid,
+        outcome="aborted",
     )
 
 
@@ -177,6 +186,30 @@ class Placer:
         self._must_live()
         self._put(part, data)
 
+    def complete(self, part: Part, writer: Any) -> None:
+        """Complete a large part that was written by ``open_if``, its notice before it.
+
+        Raises
+        ------
+        ConflictError
+            Something else lies there.
+        """
+        key = notice_key(self._txid)
+        self.notices.add(key)
+        self._home.put(key, notice([part]))
+        self._must_live()
+        self.doubtful.add(part.path)
+        answer: Answer = writer.close()
+        if answer is not Answer.DONE:
+            info = self._parent.info(part.path)
+            if info is not None and not holds(self._parent, part.path, info, part.content):
+                self.doubtful.discard(part.path)
+                raise taken(self._parent, part.path, self._txid)
+            if info is None:
+                raise OSError(f"{self._parent.url}/{part.path} could not be put ({answer.value})")
+        self.parts[part.path] = part
+        self.doubtful.discard(part.path)
+
     def _must_live(self) -> None:
         """FencedError where the transaction was given up: asked after the notice, before the put."""
         if self._home.info(gone_key(self._txid)) is not None:
@@ -202,12 +235,35 @@ class Placer:
             for _, _, future in batch:
                 future.set_exception(error)
             return
-        pool = self._executor()
+        start = getattr(self._parent, "start_put_new", None)
         for part, data, future in batch:
+            self.doubtful.add(part.path)
+            if start is None:
+                self._submit(part, data, future)
+                continue
             try:
-                pool.submit(_into(future, self._put), part, data)
-            except RuntimeError as error:  # the pool was closed: given up meanwhile
+                asked: Future[Answer] = start(part.path, data)
+            except OSError as error:
                 future.set_exception(error)
+                continue
+            asked.add_done_callback(partial(self._answered, part, data, future))
+
+    def _answered(
+        self, part: Part, data: bytes, future: Future[None], asked: Future[Answer]
+    ) -> None:
+        """Runs where the store's requests run, so it never waits."""
+        if not asked.cancelled() and asked.exception() is None and asked.result() is Answer.DONE:
+            self.parts[part.path] = part
+            self.doubtful.discard(part.path)
+            future.set_result(None)
+        else:
+            self._submit(part, data, future)  # asks again, and looks what lies there
+
+    def _submit(self, part: Part, data: bytes, future: Future[None]) -> None:
+        try:
+            self._executor().submit(_into(future, self._put), part, data)
+        except RuntimeError as error:  # the pool was closed: given up meanwhile
+            future.set_exception(error)
 
     def _put(self, part: Part, data: bytes) -> None:
         self.doubtful.add(part.path)

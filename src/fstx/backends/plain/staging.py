@@ -7,18 +7,20 @@ name after the commit's record.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from fstx.backends.manifest.names import new_attempt, split_attempt
-from fstx.backends.manifest.staging import ObjectStager
+from fstx.backends.manifest.staging import ObjectStager, StagedWriter
 from fstx.backends.manifest.uploads import Uploads
-from fstx.backends.plain.compare import Content, content_of
+from fstx.backends.plain.compare import Content, Running, content_of
 from fstx.backends.plain.names import staged_prefix
 from fstx.backends.plain.placing import Part, Placer
 from fstx.errors import ConflictError, StateError
+from fstx.paths import check_path
 from fstx.state.entries import checksum, data_key
 from fstx.stores import Store
 from fstx.types import StagedObject
@@ -88,6 +90,14 @@ class Desk:
         self.uploads.put(place, data, _Routes.named(content))
         return True
 
+    def reserve(self, place: str) -> bool:
+        """Whether `place` is free for a large object; it is not free any more then."""
+        with self._lock:
+            if place in self.contents:
+                return False
+            self.contents[place] = Content(-1, "")  # equal to no other
+            return True
+
     def hold(self, data: bytes) -> str | None:
         """Keep an object in memory; None where too much is held already."""
         with self._lock:
@@ -140,6 +150,40 @@ class _Routes:
         return self._placer.start(Part(key, Content(len(data), sum_, md5)), data)
 
 
+class PlacedWriter(StagedWriter):
+    """Writer of one object that goes straight to its final name once it is large."""
+
+    def __init__(self, stager: PlainStager, path: str, publisher: bool) -> None:
+        super().__init__(stager, path, publisher)
+        self._plain = stager
+        self._place = stager.full(path)
+        self._running: Running | None = None
+
+    def _spill(self) -> None:
+        if self._running is None and self._writer is None:
+            writer = self._plain.open_place(self._place, self._publisher)
+            if writer is not None:
+                self._writer, self._running = writer, Running()
+        if self._running is not None:
+            self._running.add(self._buffer)
+        super()._spill()
+
+    def finish(self) -> None:
+        """Complete the object."""
+        if self._running is None:
+            super().finish()
+            return
+        self.closed = True
+        if self._buffer:
+            self._spill()
+        with self._plain.failing(self.path):
+            content = self._running.content()
+            self._plain.complete(self._place, content, self._writer)
+        self._receipt = self._plain.receipt(
+            self.path, f"{PLACED}{new_attempt('')}", self._size_bytes, self._publisher
+        )
+
+
 class PlainStager(ObjectStager):
     """Stages objects of one transaction, from any thread; pickled, from any process or host.
 
@@ -176,6 +220,36 @@ class PlainStager(ObjectStager):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (PlainStager, (self.parent, self.store, self.txid, self.prefix, self.rules))
+
+    @contextmanager
+    def open(self, path: str, /, *, publisher: bool = False) -> Iterator[StagedWriter]:
+        """A writer; leaving the block completes the object, an exception discards it."""
+        check_path(path)
+        file = PlacedWriter(self, path, publisher)
+        try:
+            yield file
+        except BaseException:
+            file.discard()
+            raise
+        file.finish()
+
+    def open_place(self, place: str, publisher: bool) -> Any:
+        """A writer at the final name, put if absent; None where that is not safe, or not possible."""
+        make = getattr(self.parent, "open_if", None)
+        if make is None or not self.rules.direct(place, publisher) or self._taken(place):
+            return None
+        if self._own is not None and not self._own.reserve(place):
+            return None
+        return make(place, None)
+
+    def complete(self, place: str, content: Content, writer: Any) -> None:
+        """Put the object of `open_place`."""
+        desk = self._own
+        if desk is None:
+            Placer(self.parent, self.store, self.txid).complete(Part(place, content), writer)
+        else:
+            desk.placer.complete(Part(place, content), writer)
+            desk.contents[place] = content
 
     def keep(self, path: str, data: bytes, publisher: bool) -> StagedObject:
         """Put at the final name, hold in memory, or put into the home."""
