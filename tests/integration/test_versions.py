@@ -15,7 +15,14 @@ from typing import Any
 
 import pytest
 
-from fstx.backends.manifest import Dataset, ManifestBackend, ManifestTransaction, collect, commit
+from fstx.backends.manifest import (
+    Dataset,
+    ManifestBackend,
+    ManifestTransaction,
+    building,
+    collect,
+    restore,
+)
 from fstx.backends.manifest.dataset import forget
 from fstx.backends.manifest.history import VersionedDataset
 from fstx.backends.manifest.names import DATA, LOG, NODE, PIN, boundary_key, log_key, seq_of
@@ -49,7 +56,8 @@ def memory() -> str:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trees and truncation with few paths and records."""
-    monkeypatch.setattr(commit, "BUDGET_BYTES", 600)
+    monkeypatch.setattr(building, "BUDGET_BYTES", 600)
+    monkeypatch.setattr(restore, "BUDGET_BYTES", 600)
     monkeypatch.setattr(growing, "LEAF_BYTES", 400)
     monkeypatch.setattr(collect, "SPARE", 2)
 
@@ -289,6 +297,25 @@ def test_what_is_kept_reads_and_the_rest_is_gone(url: str, small: None) -> None:
     assert (again.retired, again.data, again.nodes) == ((), (), ())
 
 
+def test_what_one_tree_hides_another_shows(url: str, small: None) -> None:
+    """Protects shared leaves: a path that is replaced in one kept version is needed by another."""
+    many = {f"p/{i:02}": bytes([i]) * 2500 for i in range(60)}
+    put(url, many)
+    put(url, {"p/05": b"other"})  # a small change over the first tree
+    at(url).restore(1)
+    newest = put(url, {f"z/{i:02}": bytes([i]) * 300 for i in range(60)})  # a tree of its own
+    states = [Dataset(store_at(url)).view(v).head.state for v in (1, 2, 3, newest)]
+    assert states[0].root == states[1].root == states[2].root != states[3].root
+    at(url).collect(keep=[2], dry_run=False)
+    now = at(url)
+    assert now.verify(data=True).ok
+    assert now.snapshot(newest).read("p/05") == many["p/05"]
+    assert now.snapshot(2).read("p/05") == b"other"
+    assert objects(url, DATA) == needed(url, 2, newest)
+    at(url).collect(keep=1, dry_run=False)
+    assert content(at(url))["p/05"] == many["p/05"]
+
+
 def test_kept_by_number_and_by_time(url: str, small: None) -> None:
     """Protects the choice: single old versions stay beside the newest; a time keeps what was then."""
     wanted = history(url)
@@ -408,7 +435,7 @@ def test_dead_writers_are_given_up(url: str) -> None:
 def test_committed_long_ago_is_not_dead(
     url: str, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Protects outcomes: whose record is forgotten, but whose objects a version needed, was no dead writer."""
+    """Protects outcomes: a forgotten record of objects that a version needed is no dead writer."""
     from fstx.backends.manifest import log
 
     monkeypatch.setattr(log, "_REMEMBERED", 1)

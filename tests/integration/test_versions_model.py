@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fstx.backends.manifest import Dataset, ManifestBackend, collect, commit, joining
+from fstx.backends.manifest import Dataset, ManifestBackend, building, collect, joining
 from fstx.backends.manifest.history import VersionedDataset
 from fstx.backends.manifest.names import DATA, NODE
 from fstx.errors import ConflictError, FencedError
@@ -34,11 +34,11 @@ class Versions(RuleBasedStateMachine):
         self.pins: list[tuple[int, Any]] = []
         self.open: list[tuple[Any, int, Files]] = []
         self.count = 0
-        self.before = (commit.BUDGET_BYTES, growing.LEAF_BYTES, collect.SPARE)
-        commit.BUDGET_BYTES, growing.LEAF_BYTES, collect.SPARE = 300, 200, 2
+        self.before = (building.BUDGET_BYTES, growing.LEAF_BYTES, collect.SPARE)
+        building.BUDGET_BYTES, growing.LEAF_BYTES, collect.SPARE = 300, 200, 2
 
     def teardown(self) -> None:
-        commit.BUDGET_BYTES, growing.LEAF_BYTES, collect.SPARE = self.before
+        building.BUDGET_BYTES, growing.LEAF_BYTES, collect.SPARE = self.before
 
     # --- helpers
 

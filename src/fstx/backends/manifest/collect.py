@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fstx.backends.manifest import joining
-from fstx.backends.manifest.commit import service_record
+from fstx.backends.manifest.building import service_record
 from fstx.backends.manifest.dataset import Dataset
 from fstx.backends.manifest.keeping import Keep, Kept, choose
 from fstx.backends.manifest.log import Appender, Head, Since

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from fstx.backends.manifest.commit import BUDGET_BYTES, writer_name
+from fstx.backends.manifest.building import BUDGET_BYTES, writer_name
 from fstx.backends.manifest.dataset import Dataset, Version
 from fstx.backends.manifest.log import Appender, Head, Since
 from fstx.backends.manifest.names import IDS, new_txid, node_key
