@@ -148,9 +148,8 @@ class Collector:
             plan = self._decide(storage_now(self._dataset))
             self._append(plan)
             head = self._read_on(plan)
-            pins = list(
-                pins_of(self._dataset)
-            )  # after the head: else a reader's check sees no retirement
+            # after the head: a reader that was not told of the retirement has put its pin before
+            pins = list(pins_of(self._dataset))
             protected = self._protect(plan, head.state, pins)
             return self._remove(plan, head, pins, protected, dry_run=False)
 
