@@ -86,6 +86,10 @@ class Changes:
             return []
         return [r for p, r in self.staged.items() if is_below(p, path)]
 
+    def holds(self, path: str) -> bool:
+        """Whether something is staged at `path` or below it."""
+        return path in self.staged or path in self._directories
+
     def _forget(self, path: str) -> None:
         self.size_bytes -= self.staged.pop(path).size_bytes
         self._spelling.pop(fold(path), None)

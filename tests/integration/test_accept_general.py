@@ -221,3 +221,16 @@ def test_urls_that_cannot_be_targets(
         fstx.write(VALUES, url, layout=layout)
     assert len(str(caught.value)) > 15
     assert tree(tmp_path) == {}
+
+
+def test_what_was_removed_stays_removed(target: Target) -> None:
+    """Protects from a file that comes back: removed, staged anew and removed again, it is gone."""
+    with fstx.begin(target.url("t"), **target.options) as tx:
+        tx.stage("a", b"old")
+        tx.stage("b", b"kept")
+    with fstx.begin(target.url("t"), **target.options) as tx:
+        tx.remove("a")
+        tx.stage("a", b"new")
+        tx.remove("a")
+        assert list(tx.paths()) == ["b"]
+    assert target.found() == {"t/b": b"kept"}

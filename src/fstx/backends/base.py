@@ -224,7 +224,8 @@ class BaseTransaction(ABC):
             staged = bool(self._changes.below(path))
             # Of a replacement the base is no part; only a whole target of several can be removed.
             hidden = self._mode == "replace" and path not in (self._roots or ())
-            based = not hidden and not self._changes.gone(path) and self._exists_in_base(path)
+            gone = self._changes.gone(path)  # removed before, and staged anew since
+            based = not hidden and not gone and self._exists_in_base(path)
             if not staged and not based:
                 raise FileNotFoundError(f"{path!r} is neither staged nor in {self._url}")
             if based:
@@ -232,7 +233,8 @@ class BaseTransaction(ABC):
                 self._drop(self._changes.remove(path))
             else:
                 self._drop(self._changes.remove(path))
-                self._changes.removed.pop(path, None)
+                if not gone:
+                    self._changes.removed.pop(path, None)
 
     def read(self, path: str, /, start: int = 0, stop: int | None = None) -> bytes:
         """Bytes `start` to `stop` of a file as it would be after commit; negative counts from the end.
@@ -279,13 +281,17 @@ class BaseTransaction(ABC):
             self._must_be_open()
             if self._failure is not None:
                 failure = self._failure
-                self.rollback()
-                raise StateError(
+                made = StateError(
                     f"staging failed before ({failure}), so the transaction was rolled back",
                     txid=self._id,
                     outcome="aborted",
-                ) from failure
-            if self._mode == "replace" and not self._changes:
+                )
+                try:
+                    self.rollback()
+                except Exception as second:  # noqa: BLE001 - the first failure is the one to raise (A15)
+                    made.add_note(f"rolling back failed as well: {second!r}")
+                raise made from failure
+            if self._mode == "replace" and self._is_empty():
                 self.rollback()
                 raise StateError(
                     f"nothing was staged for {self._url}, so it was left as it is; to empty a target remove "
@@ -364,6 +370,10 @@ class BaseTransaction(ABC):
             )
             raise StateError(f"transaction {self._id} is {self._state}{hint}", txid=self._id)
 
+    def _is_empty(self) -> bool:
+        """True where nothing was staged or removed, by anyone."""
+        return not self._changes
+
     def _before_staging(self, path: str) -> None:
         with self._lock:
             self._must_be_open()
@@ -400,7 +410,7 @@ class BaseTransaction(ABC):
             return False
         if self._roots is None:
             return bool(self._changes.staged)
-        return bool(self._changes.below(path.partition("/")[0]))
+        return self._changes.holds(path.partition("/")[0])
 
     def _hidden(self, path: str) -> bool:
         """True when what the base holds at `path` is not there any more after commit."""
