@@ -85,7 +85,7 @@ def crash(session: nox.Session) -> None:
 def servers(session: nox.Session) -> None:
     """Real servers of S3, GCS, Azure and SFTP, and liars among them."""
     python(session, "tests/servers/install.py")
-    pytest(session, "tests/remote")
+    pytest(session, "tests/remote", "-n", "2")
 
 
 @nox.session
