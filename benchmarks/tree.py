@@ -140,6 +140,7 @@ def main() -> None:
         paths = list(puts)
         for leaf in given.leaf:
             growing.LEAF_BYTES = leaf << 10
+            growing._MOST_ENTRIES = max(1 << 12, leaf << 6)
             objects, state, took = build(puts)
             size = sum(map(len, objects.held.values()))
             assert state.root is not None

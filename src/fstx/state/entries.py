@@ -127,7 +127,11 @@ def unescape(name: str) -> str | None:
     """The path that `escape` made `name` of, or None where it is a hash."""
     if re.match(r"=[0-9a-f]{40}$", name):
         return None
-    raw = re.sub(rb"=([0-9A-F]{2})", lambda m: bytes([int(m[1], 16)]), name.encode())
+    try:
+        given = name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return None  # no name of ours
+    raw = re.sub(rb"=([0-9A-F]{2})", lambda m: bytes([int(m[1], 16)]), given)
     return raw.decode("utf-8", "surrogateescape")
 
 

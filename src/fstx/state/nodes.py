@@ -1,4 +1,4 @@
-"""Nodes of the tree as bytes: zlib over one JSON object of columns (rules NODE-1 to NODE-9).
+"""Nodes of the tree as bytes: zlib over one JSON object of columns (rules NODE-1 to NODE-7).
 
 A leaf holds entries; an inner node holds what lies below it: for each child its first path, its place
 in a pack, its digest and how many paths it has.

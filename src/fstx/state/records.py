@@ -1,4 +1,4 @@
-"""Records of a dataset's log: the state under one change, and the change (rules LOG-1 to LOG-8)."""
+"""Records of a dataset's log: the state under one change, and the change (rules RECORD-1 to RECORD-7)."""
 
 from __future__ import annotations
 
