@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import platform
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fstx.backends.base import wrap_storage_error
 from fstx.backends.manifest import conflicts
-from fstx.backends.manifest.dataset import Dataset, Version
+from fstx.backends.manifest.building import BUDGET_BYTES, Builder, service_record, writer_name
+from fstx.backends.manifest.dataset import Version
+from fstx.backends.manifest.fencing import fence
 from fstx.backends.manifest.log import Appender, Head, Since
-from fstx.backends.manifest.names import new_txid, node_key, owner_of
+from fstx.backends.manifest.names import owner_of
 from fstx.backends.manifest.survey import CHANGES, alive
 from fstx.errors import (
     ConflictError,
@@ -22,75 +20,16 @@ from fstx.errors import (
     InDoubtError,
     StorageError,
     TargetExistsError,
+    TransactionError,
 )
 from fstx.machines import manifest as m
 from fstx.machines import vocabulary as v
 from fstx.state.entries import Delta
-from fstx.state.records import Record, weight
-from fstx.state.tree import NodeRef, Tree
-from fstx.state.view import State
+from fstx.state.records import Record
 from fstx.types import Snapshot
 
 if TYPE_CHECKING:
     from fstx.backends.manifest.transaction import ManifestTransaction
-
-_MANY = 1000  # paths that never fit into a record
-
-BUDGET_BYTES = 32 << 10
-"""A record holds small changes itself up to this; beyond they go into the tree."""
-
-
-def writer_name() -> str:
-    """Who writes: for people who read the log, never for a decision."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        user = "?"
-    return f"{user}@{platform.node()}:{os.getpid()}"
-
-
-class Builder:
-    """Makes records that carry `own`; keeps what it put into the tree for the next try."""
-
-    def __init__(self, dataset: Dataset, txid: str, own: Delta) -> None:
-        self._dataset = dataset
-        self._txid = txid
-        self._own = own
-        self._weight = weight(own) if len(own.puts) < _MANY else BUDGET_BYTES
-        self._big = self._weight > BUDGET_BYTES // 2
-        self.packs: list[str] = []
-        self._grown: tuple[NodeRef | None, int, NodeRef | None] | None = None
-
-    def state(self, head: Head, since: Since) -> tuple[State, Delta, bool]:
-        """The state under the record, its own change, and whether the state holds that already."""
-        state = head.state
-        if not self._big:
-            if weight(state.tail) + self._weight <= BUDGET_BYTES:
-                return state, self._own, False
-            root = self._grow(state.root, state.tail)
-            return replace(state, root=root, tail=Delta()), self._own, False
-        if self._grown is not None and self._grown[0] == state.root and since is not None:
-            _, seq, root = self._grown
-            later = [r for r in since if r.seq > seq]
-            if not any(r.own_in_tree for r in later):
-                # others touched nothing that this touched, so their order does not matter
-                tail = Delta()
-                for record in later:
-                    tail = tail.then(record.own)
-                return replace(state, root=root, tail=tail), Delta(), True
-        root = self._grow(state.root, state.tail.then(self._own))
-        self._grown = (state.root, head.seq, root)
-        return replace(state, root=root, tail=Delta()), Delta(), True
-
-    def _grow(self, root: NodeRef | None, delta: Delta) -> NodeRef | None:
-        store = self._dataset.store
-        tree = Tree(root, store.get, self._dataset.cache)
-        new, packs = tree.updated(delta, lambda: node_key(self._txid))
-        puts = [store.start_put(key, data) for key, data in packs.items()]
-        self.packs += packs
-        for put in puts:
-            put.result()
-        return new
 
 
 class Commit:
@@ -104,26 +43,17 @@ class Commit:
         self._dataset = tx.dataset
         self._own = own
         self._when_s = when_s
-        self._builder = Builder(tx.dataset, tx.txid, own)
+        # what comes meanwhile may lie over what this puts, where it touches nothing of it
+        apart = tx.policy != "last" and not tx.directories
+        self._builder = Builder(tx.dataset, tx.txid, own, reuses=apart)
         self._paths = len(own.puts) - bool(tx.mark) - tx.directories
         self._size_bytes = sum([e.size_bytes for e in own.puts.values()])
         self._reason = ""
+        self._decided = False
 
-    def run(
-        self,
-        *,
-        settle: Callable[[], None],
-        discard: Callable[[], None],
-        dropped: Iterable[str],
-    ) -> Snapshot:
+    def run(self, *, settle: Callable[[], None], dropped: Iterable[str]) -> Snapshot:
         """Commit; when this raises, the error says whether the dataset changed."""
         head, since = self._dataset.known_since(self._tx.begun)
-        verdict = self._judge(head, since) if head.seq > self._tx.begun else "free"
-        if verdict != "free":
-            discard()
-            if verdict == "moot":
-                return self._before()
-            raise self._error(verdict, None)
         appender = Appender(
             self._dataset.log,
             head,
@@ -135,21 +65,44 @@ class Commit:
         )
         appender.since = since
         try:
-            outcome = appender.run()
+            outcome = self._before_any(appender) or appender.run()
+            match outcome:
+                case m.Landed(slot):
+                    return self._landed(appender, slot, dropped)
+                case m.Moot():
+                    return self._before()
+                case v.Aborted(reason):
+                    made = self._error(reason, appender.cause)
+                    self._decided = True
+                    self._clear(made)
+                    raise made
+                case _:
+                    self._decided = True
+                    raise self._doubt(appender.cause)
         except BaseException as error:
-            self._interrupted(appender, error, discard)
+            if not self._decided:
+                self._interrupted(appender, error)
             raise
-        match outcome:
-            case m.Landed(slot):
-                return self._landed(appender, slot, dropped)
-            case m.Moot():
-                discard()
-                return self._before()
-            case v.Aborted(reason):
-                discard()
-                raise self._error(reason, appender.cause)
-            case _:
-                raise self._doubt(appender.cause)
+
+    def _before_any(self, appender: Appender) -> m.Moot | v.Aborted | None:
+        """What the log said already when the commit began; None: it may land."""
+        if appender.head.seq <= self._tx.begun:
+            return None
+        try:
+            verdict = self._judge(appender.head, appender.since)
+        except OSError as error:
+            appender.cause = error
+            return v.Aborted("failed")
+        if verdict == "free":
+            return None
+        return (
+            m.Moot()
+            if verdict == "moot"
+            else v.Aborted("gone" if verdict == "gone" else "conflict")
+        )
+
+    def _clear(self, error: BaseException) -> None:
+        self._tx.clear_away(error, self._builder.packs)
 
     # --- the record ---------------------------------------------------------------------------------
 
@@ -218,26 +171,39 @@ class Commit:
     # --- what became of it ---------------------------------------------------------------------------
 
     def _landed(self, appender: Appender, slot: int, dropped: Iterable[str]) -> Snapshot:
-        self._dataset.note(appender)
-        keys = list(dropped)
-        reason = ""
-        if keys:
-            try:
-                self._dataset.store.delete(keys)
-            except OSError as error:  # committed; collect removes them later
-                reason = f"superseded objects were left for collect: {error}"
-        return Snapshot(
+        snapshot = Snapshot(
             self._tx.id,
             (self._tx._url,),
             "manifest",
             self._paths,
             self._size_bytes,
             version=slot,
-            reason=reason,
         )
+        self._over(snapshot)  # whatever comes now, it is committed
+        try:
+            self._dataset.note(appender)
+            named = {e.key for e in self._own.puts.values()}
+            keys = [key for key in dropped if key not in named]
+            if appender.record is not None and appender.record.seq == slot:
+                keys += self._builder.unused()
+            if keys:
+                self._dataset.store.delete(keys)
+        except Exception as error:  # noqa: BLE001 - committed; collect removes them later
+            snapshot = replace(
+                snapshot, reason=f"superseded objects were left for collect: {error}"
+            )
+        return snapshot
 
     def _before(self) -> Snapshot:
-        return Snapshot(self._tx.id, (self._tx._url,), "manifest", 0, 0, reason="committed before")
+        found = Snapshot(self._tx.id, (self._tx._url,), "manifest", 0, 0, reason="committed before")
+        self._over(found)
+        self._clear(RuntimeError())  # what is left is for collect
+        return found
+
+    def _over(self, snapshot: Snapshot) -> None:
+        self._decided = True
+        self._tx._snapshot = snapshot
+        self._tx._state = "committed"
 
     def _error(self, reason: str, cause: BaseException | None) -> Exception:
         tx = self._tx
@@ -277,90 +243,36 @@ class Commit:
         made.__cause__ = cause
         return made
 
-    def _interrupted(
-        self, appender: Appender, error: BaseException, discard: Callable[[], None]
-    ) -> None:
+    def _interrupted(self, appender: Appender, error: BaseException) -> None:
         """Ctrl-C or a defect in the middle: find out, and fence what may still land."""
+        tx = self._tx
         if not appender.tried:
-            discard()
+            self._decided = True
+            self._clear(error)
             return
+        tx._state = "in doubt"  # also if the next Ctrl-C comes
         try:
             outcome = appender.run(m.Append.cancel)
             if not isinstance(outcome, m.Landed):
-                outcome = fence(self._dataset, [self._tx.txid])
-        except Exception as second:  # noqa: BLE001 - the interrupt is the one to raise
-            error.add_note(f"whether transaction {self._tx.id} landed is unknown: {second!r}")
-            self._tx._state = "in doubt"
+                outcome = fence(self._dataset, [tx.txid], tx.begun)
+            if isinstance(outcome, m.Landed):
+                self._landed(appender, outcome.slot, ())
+        except BaseException as second:  # noqa: BLE001 - the first one is the one to raise
+            _tell(error, "unknown")
+            error.add_note(f"whether transaction {tx.id} landed is unknown: {second!r}")
             return
         if isinstance(outcome, m.Landed):
-            self._tx._state = "committed"
-            self._tx._snapshot = self._landed(appender, outcome.slot, ())
-            error.add_note(f"transaction {self._tx.id} was committed before the interrupt")
+            _tell(error, "committed")
+            error.add_note(f"transaction {tx.id} was committed before the interrupt")
             return
-        discard()
+        tx._state = "rolled back"
+        _tell(error, "aborted")
+        self._clear(error)
 
 
-def fence(dataset: Dataset, txids: list[str]) -> Any:
-    """Give transactions up for dead: none of them can land afterwards.
-
-    Returns
-    -------
-    Outcome
-        ``Landed`` if one of them turned out committed (its slot); ``Aborted("gone")`` when all are fenced.
-    """
-    wanted = set(txids)
-    found: dict[str, int] = {}
-
-    def judge(head: Head, since: Since) -> m.Verdict:
-        for record in since or ():
-            if record.kind == "commit" and record.txid in wanted:
-                found[record.txid] = record.seq
-                wanted.discard(record.txid)
-        if since is None:
-            landed = dataset.log.voided().txids
-            found.update((t, landed[t]) for t in wanted & set(landed))
-            wanted.difference_update(found)
-        return "moot" if wanted <= set(head.state.fenced) else "free"
-
-    def build(head: Head, since: Since) -> Record:
-        fenced = {**head.state.fenced, **dict.fromkeys(sorted(wanted), head.seq + 1)}
-        return service_record("fence", head, replace(head.state, fenced=fenced), nonce)
-
-    nonce = new_txid()
-    head = dataset.refresh().head
-    since = dataset.known_since(0)[1]
-    if judge(head, since) == "free":
-        appender = Appender(dataset.log, head, nonce, build, judge)
-        outcome = appender.run()
-        if isinstance(outcome, v.Aborted | v.InDoubt):
-            raise StorageError(
-                f"{dataset.url}: the log could not be written", outcome="unknown"
-            ) from appender.cause
-        if isinstance(outcome, m.Landed):
-            dataset.note(appender)
-    if found:
-        return m.Landed(max(found.values()))
-    return v.Aborted("gone")
+def _tell(error: BaseException, outcome: str) -> None:
+    if isinstance(error, TransactionError):
+        error.outcome = outcome
 
 
-def service_record(
-    kind: str, head: Head, state: State, nonce: str, info: dict[str, Any] | None = None
-) -> Record:
-    """A record that changes no path."""
-    return Record(
-        seq=head.seq + 1,
-        kind=kind,
-        txid=nonce,
-        nonce=nonce,
-        begun=head.seq,
-        prev=head.digest,
-        state=state,
-        own=Delta(),
-        own_in_tree=False,
-        paths=0,
-        size_bytes=0,
-        when_s=time.time(),
-        writer=writer_name(),
-        message="",
-        info=info or {},
-    )
+__all__ = ["BUDGET_BYTES", "Commit", "fence", "service_record", "writer_name"]

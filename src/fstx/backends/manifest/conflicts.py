@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Literal, TypeAlias
 
 from fstx.backends.manifest.log import Head, Since
-from fstx.paths import is_below, is_covered, parents
-from fstx.state.entries import Delta
+from fstx.paths import is_below, is_covered
+from fstx.state.entries import OWN, Delta
 from fstx.state.view import View
 
 Policy: TypeAlias = Literal["rebase", "fail", "last"]
@@ -17,15 +18,23 @@ POLICIES: tuple[Policy, ...] = ("rebase", "fail", "last")
 
 @dataclass(frozen=True)
 class Touched:
-    """What a commit depends on: paths as they were, and trees with all that they held."""
+    """What a commit depends on: paths as they were, and trees with all that they held.
+
+    Of the directories that it makes, only that others have put no file there.
+    """
 
     paths: Collection[str]
     trees: Collection[str]
+    directories: Collection[str] = ()
 
     def meets(self, delta: Delta) -> str | None:
         """A path of this that `delta` changed, or None."""
-        for path in delta.puts:
+        for path, entry in delta.puts.items():
+            if path.startswith(OWN):
+                continue
             if path in self.paths or self._in_tree(path):
+                return path
+            if not entry.directory and path in self.directories:
                 return path
         for gone in delta.removed:
             for path in self.paths:
@@ -37,7 +46,7 @@ class Touched:
         return None
 
     def _in_tree(self, path: str) -> bool:
-        return bool(self.trees) and ("" in self.trees or is_covered(path, set(self.trees)))
+        return bool(self.trees) and ("" in self.trees or is_covered(path, self.trees))
 
 
 def met(touched: Touched, base: View, now: View, since: Since) -> str | None:
@@ -55,16 +64,15 @@ def met(touched: Touched, base: View, now: View, since: Since) -> str | None:
         if base.get(path) != now.get(path):
             return path
     for tree in touched.trees:
-        if dict(base.items(tree)) != dict(now.items(tree)):
+        if any(a != b for a, b in zip_longest(base.items(tree), now.items(tree))):
             return tree or "the dataset"
+    for path in touched.directories:
+        there = now.get(path)
+        if there is not None and not there.directory and there != base.get(path):
+            return path
     return None
 
 
 def gone(head: Head, txid: str, begun: int) -> bool:
     """Whether a transaction was given up for dead."""
     return txid in head.state.fenced or begun < head.state.floor
-
-
-def ancestors(paths: Collection[str]) -> set[str]:
-    """All directories above `paths`."""
-    return {parent for path in paths for parent in parents(path)}

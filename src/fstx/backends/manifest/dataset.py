@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -280,9 +281,19 @@ def dataset_of(store: Store) -> Dataset:
 
 
 def forget() -> None:
-    """Forget all datasets: after a fork, or in tests."""
+    """Forget all datasets, as a process that has just begun."""
     with _datasets_lock:
         _datasets.clear()
+
+
+def _after_fork_in_child() -> None:
+    global _datasets_lock
+    _datasets_lock = threading.Lock()  # whoever held it, or a dataset's own, is not in this process
+    _datasets.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def marked_above(store: Store, path: str) -> Iterator[str]:

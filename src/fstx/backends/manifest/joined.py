@@ -17,7 +17,7 @@ from fstx.backends.manifest.names import (
 from fstx.backends.manifest.overlay import Overlay
 from fstx.backends.manifest.staging import ObjectStager, StagedWriter
 from fstx.errors import PathError
-from fstx.paths import check_path, is_below
+from fstx.paths import check_path, is_below, parents
 from fstx.state.entries import Delta, Entry, escape, unescape
 from fstx.stores import Info, Store
 from fstx.types import Data, StagedObject
@@ -56,7 +56,7 @@ def _found(infos: Iterator[Info], skip: Container[str]) -> Gathered:
     for info in infos:
         name, _, attempt = info.key.rpartition("/")[2].rpartition("~")
         path, split = unescape(name), split_attempt(attempt)
-        if info.key in skip or split is None or path is None:
+        if info.key in skip or split is None or path is None or escape(path) != name:
             continue
         try:
             check_path(path)
@@ -126,7 +126,8 @@ class JoinedTransaction:
         full = self._stager.full(check_path(path))
         if not self.view().is_dir(full) and self.view().get(full) is None:
             raise FileNotFoundError(f"{path!r} is neither staged nor in {self.dataset.url}")
-        self.dataset.store.put(joined_key(self.txid, full, removal_attempt()), b"")
+        with self._stager.failing(path):
+            self.dataset.store.put(joined_key(self.txid, full, removal_attempt()), b"")
 
     def read(self, path: str, /, start: int = 0, stop: int | None = None) -> bytes:
         """Bytes as they would be after commit."""
@@ -144,7 +145,7 @@ class JoinedTransaction:
         return JoinedView(self)
 
     def staged(self, path: str | None) -> Delta:
-        """What lies staged, of one path or of all, by listing."""
+        """What lies staged, of one path (and removals above it) or of all, by listing."""
         store = self.dataset.store
         if path is None:
             return _found(store.list(f"{DATA}{self.txid}/"), ()).delta()
@@ -153,6 +154,9 @@ class JoinedTransaction:
             for prefix in (joined_prefix(self.txid), f"{DATA}{self.txid}/")
             for row in _found(store.list(f"{prefix}{escape(path)}~"), ()).found
         ]
+        for above in parents(path) if rows else ():
+            found = _found(store.list(f"{joined_prefix(self.txid)}{escape(above)}~"), ()).found
+            rows += [row for row in found if row[2] is None]
         return Gathered(tuple(rows)).delta()
 
     def _fits(self, path: str) -> None:

@@ -6,6 +6,7 @@ that did not begin a transaction are not in it.
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,15 @@ _lock = threading.Lock()
 _REFERENCE = re.compile(r"([0-9a-f]{32})\.(\d{1,20})")
 
 
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # whoever held it is not in this process
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 def current(identity: str) -> Any | None:
     """The transaction on this dataset that the running code belongs to, or None."""
     found = _CURRENT.get().get(identity)
@@ -34,11 +44,13 @@ def enter(identity: str, transaction: Any) -> None:
     _CURRENT.set({**_CURRENT.get(), identity: transaction})
 
 
-def leave(identity: str, transaction: Any) -> None:
-    """The running context does not belong to `transaction` any more."""
+def leave(identity: str, transaction: Any, outer: Any | None = None) -> None:
+    """The running context does not belong to `transaction` any more; again to `outer`, if there is one."""
     left = dict(_CURRENT.get())
     if left.get(identity) is transaction:
         del left[identity]
+        if outer is not None:
+            left[identity] = outer
         _CURRENT.set(left)
 
 

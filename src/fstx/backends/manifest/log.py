@@ -205,6 +205,7 @@ class Appender:
         self.record: Record | None = None
         self.since: Since = ()
         self.tried = 0  # the slot of the first put; 0: none was made
+        self.own: int | None = None  # where a look found the record
         self._ready: tuple[int, str, bytes] | None = None
 
     def run(
@@ -232,9 +233,6 @@ class Appender:
                 case m.Pause(turn):
                     self.sleep(random.uniform(0, min(2.0, 0.01 * 2**turn)))
                     return v.Done()
-        except (PermissionError, FileNotFoundError) as error:
-            self.cause = error
-            return v.Refused("failed") if isinstance(effect, m.Put | m.Settle) else v.Unknown()
         except OSError as error:
             self.cause = error
             return v.Refused("failed") if isinstance(effect, m.Put | m.Settle) else v.Unknown()
@@ -244,7 +242,14 @@ class Appender:
         if slot != self.head.seq + 1:
             raise AssertionError(f"record {slot} does not follow {self.head.seq}")
         if self._ready is None or self._ready[:2] != (slot, self.head.digest):
-            self.record = self.build(self.head, self.since)
+            try:
+                self.record = self.build(self.head, self.since)
+            except FileNotFoundError as error:
+                # nodes of a head that was retired and collected meanwhile; of the newest it is damage
+                if self.log.forward(self.head)[0].seq == self.head.seq:
+                    raise
+                self.cause = error
+                return m.Busy()
             self._ready = (slot, self.head.digest, encode(self.record))
         self.tried = self.tried or slot
         answer = self.log.store.put_new(log_key(slot), self._ready[2])
@@ -257,14 +262,16 @@ class Appender:
 
     def _look(self) -> Any:
         head, since = self.log.forward(self.head)
-        own = next((r.seq for r in since or () if r.nonce == self.nonce), None)
+        # an interrupt may come between a look and its evaluation: what was found once stays found
+        own = self.own or next((r.seq for r in since or () if r.nonce == self.nonce), None)
+        self.own = own
         known = self.since is not None and since is not None
         self.head, self.since = head, (*(self.since or ()), *(since or ())) if known else None
         if own is not None:
             return m.Seen(head.seq, own, "free")
         if self.since is None and self.tried:
             voided = self.log.voided()
-            own = voided.txids.get(self.nonce) or self.landed_unseen(head)
+            self.own = own = voided.txids.get(self.nonce) or self.landed_unseen(head)
             if own is None and self.tried <= voided.since:
                 raise ConnectionError(
                     f"{self.log.store.url}: records after {self.tried} are gone, and nothing tells "

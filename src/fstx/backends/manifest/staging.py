@@ -7,8 +7,9 @@ sent elsewhere has put each object before it gives the receipt.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from fstx.backends.base import wrap_storage_error
@@ -40,11 +41,52 @@ class Desk:
         self.txid = txid
         self.uploads = Uploads(store, txid)
         self.shared = False  # others look for staged objects in the storage: nothing is held back
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._staging: set[object] = set()  # calls of stagers under way
+        self._writers: weakref.WeakSet[StagedWriter] = weakref.WeakSet()  # in parts, open
         self._held: dict[str, bytes] = {}
         self._held_bytes = 0
         self._packed: dict[str, tuple[str, int]] = {}  # held key -> key of the pack, offset
         self._count = 0
+
+    @contextmanager
+    def staging(self) -> Iterator[None]:
+        """A block that stages something; StateError once the transaction is over."""
+        call = object()
+        try:
+            with self._changed:
+                if self._closed:
+                    raise StateError(
+                        f"transaction {self.txid} is over; nothing more is staged", txid=self.txid
+                    )
+                self._staging.add(call)
+            yield
+        finally:
+            with self._changed:
+                self._staging.discard(call)
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """From here on no stager stages, and none is at it."""
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: not self._staging)
+
+    def release(self) -> None:
+        """Nothing is under way, open in parts or held in memory any more."""
+        self.close()
+        self.uploads.wait()
+        for writer in list(self._writers):
+            writer.discard()
+        with self._lock:
+            self._held, self._packed, self._held_bytes = {}, {}, 0
+
+    def opened(self, writer: StagedWriter) -> None:
+        """Know of a writer in parts, for `release`."""
+        with self._lock:
+            self._writers.add(writer)
 
     def hold(self, data: bytes) -> str:
         """Keep a small object; returns its key."""
@@ -60,14 +102,18 @@ class Desk:
 
     def held(self, key: str) -> bytes | None:
         """The content of an object that was held back; None once it was packed."""
-        return self._held.get(key)
+        with self._lock:
+            return self._held.get(key)
 
     def packed(self, key: str) -> tuple[str, int] | None:
         """Where a packed object lies: key of the pack, and offset in it."""
-        return self._packed.get(key)
+        with self._lock:
+            return self._packed.get(key)
 
     def has(self, key: str) -> bool:
-        return key in self._held or key in self._packed
+        """Whether an object is held back or packed."""
+        with self._lock:
+            return key in self._held or key in self._packed
 
     def drop(self, key: str) -> None:
         with self._lock:
@@ -89,8 +135,10 @@ class Desk:
             place = packed.get(key)
             if place is not None:
                 found[path] = Entry(entry.size_bytes, place[0], place[1])
-            else:
+            elif key in held:
                 found[path] = Entry(entry.size_bytes, inline=held[key])
+            else:
+                raise StateError(f"the content of {path!r} was used up already", txid=self.txid)
         return found
 
     def pack(self) -> None:
@@ -163,10 +211,11 @@ class StagedWriter:
         return self._receipt
 
     def _spill(self) -> None:
-        with self._stager.failing(self.path):
+        with self._stager.staging(), self._stager.failing(self.path):
             if self._writer is None:
                 self._key = self._stager.key_of(self.path, "")
                 self._writer = self._stager.store.open(self._key)
+                self._stager.opened(self)
             self._writer.write(bytes(self._buffer))
         self._buffer = bytearray()
 
@@ -180,8 +229,9 @@ class StagedWriter:
             return
         if self._buffer:
             self._spill()
-        with self._stager.failing(self.path):
+        with self._stager.staging(), self._stager.failing(self.path):
             self._writer.close()
+            self._writer = None
         self._receipt = self._stager.receipt(
             self.path, self._key, self._size_bytes, self._publisher
         )
@@ -190,8 +240,9 @@ class StagedWriter:
         """Nothing of it is left."""
         self.closed = True
         self._buffer = bytearray()
-        if self._writer is not None:
-            self._writer.abort()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.abort()
 
 
 class ObjectStager:
@@ -257,15 +308,19 @@ class ObjectStager:
         file = StagedWriter(self, path, publisher)
         try:
             yield file
+            file.finish()
         except BaseException:
             file.discard()
             raise
-        file.finish()
 
     # --- for the writer ----------------------------------------------------------------------------
 
     def keep(self, path: str, data: bytes, publisher: bool) -> StagedObject:
         """Hold `data` back where that pays, else put it."""
+        with self.staging():
+            return self._keep(path, data, publisher)
+
+    def _keep(self, path: str, data: bytes, publisher: bool) -> StagedObject:
         desk = self._desk
         if desk is not None and len(data) <= HELD_BYTES and not desk.shared:
             return self.receipt(path, desk.hold(data), len(data), publisher)
@@ -282,8 +337,7 @@ class ObjectStager:
         return StagedObject(path, key, size_bytes, self.txid, publisher)
 
     def key_of(self, path: str, sum_: str) -> str:
-        shared = self._desk is not None and self._desk.shared
-        make = joined_key if shared or self.joined else data_key
+        make = joined_key if self.joined else data_key
         return make(self.txid, self.full(path), new_attempt(sum_))
 
     def full(self, path: str) -> str:
@@ -306,6 +360,15 @@ class ObjectStager:
         if self.strip and path == self.strip:
             return self.prefix
         return self.full(path) if path else self.prefix
+
+    def staging(self) -> AbstractContextManager[None]:
+        """A block that stages something, known to the coordinator where it runs in its process."""
+        return nullcontext() if self._desk is None else self._desk.staging()
+
+    def opened(self, writer: StagedWriter) -> None:
+        """`writer` writes in parts from here on."""
+        if self._desk is not None:
+            self._desk.opened(writer)
 
     @contextmanager
     def failing(self, path: str) -> Iterator[None]:

@@ -14,16 +14,26 @@ from fstx.backends.manifest import joining
 from fstx.backends.manifest.commit import Commit
 from fstx.backends.manifest.conflicts import Policy, Touched
 from fstx.backends.manifest.dataset import Dataset, Version
-from fstx.backends.manifest.joined import Gathered, gather
-from fstx.backends.manifest.names import IDS, mark_of, new_txid, owner_of, split_attempt
+from fstx.backends.manifest.joined import gather
+from fstx.backends.manifest.names import (
+    DATA,
+    IDS,
+    mark_of,
+    new_txid,
+    owner_of,
+    removal_attempt,
+    split_attempt,
+)
 from fstx.backends.manifest.overlay import Overlay
 from fstx.backends.manifest.staging import HELD, Desk, ObjectStager
-from fstx.errors import StateError, StorageError, TargetExistsError
-from fstx.paths import check_path
+from fstx.backends.manifest.taking import take
+from fstx.errors import StateError, StorageError, TargetExistsError, TransactionError
+from fstx.paths import check_path, is_below
 from fstx.state.entries import Delta, Entry
 from fstx.types import Buffer, Capability, Guarantee, Mode, Snapshot, StagedObject
 
 _LINK = "link/"
+_DIRECTORY = Entry(0, directory=True)
 _READ_BYTES = 8 << 20
 
 
@@ -89,12 +99,13 @@ class ManifestTransaction(BaseTransaction):
         self._trees: set[str] = set()
         self._dropped: set[str] = set()
         self._directories: dict[str, None] = {}
-        self._context: list[Any] = []
-        if mode != "update":
-            self._trees.add(prefix)
+        self._removals: list[tuple[str, str]] = []  # since others may join: tree, when
+        self._outer: Any = None
+        if mode == "create":
+            self._trees.update(self._targets())
         if self.mark and base.mark(self.mark) is not None:
             self._state = "committed"
-        elif mode == "create" and next(iter(base.items(prefix)), None) is not None:
+        elif mode == "create" and any(True for t in self._targets() for _ in base.items(t)):
             raise TargetExistsError(
                 f"{self._url} holds something; use overwrite or another mode",
                 txid=self._id,
@@ -121,22 +132,27 @@ class ManifestTransaction(BaseTransaction):
 
     def _share(self) -> None:
         with self._lock:
-            self.dataset.create()  # so that those who join find the root
-            self._desk.shared = True
-            for path, entry in list(self._entries.items()):
-                data = self._desk.held(entry.key) if entry.key.startswith(HELD) else None
-                if data is None:
-                    continue
-                logical = self._stager.logical(path)
-                before = self._changes.staged[logical]
-                self.adopt([self._stager.keep(logical, data, before.publisher)])
-            self._settle()
+            try:
+                self.dataset.create()  # so that those who join find the root
+                self._desk.shared = True
+                for path, entry in list(self._entries.items()):
+                    if not entry.key.startswith(HELD):
+                        continue
+                    data = self._content(entry, 0, None)
+                    logical = self._stager.logical(path)
+                    before = self._changes.staged[logical]
+                    self.adopt([self._stager.keep(logical, data, before.publisher)])
+                self._settle()
+            except StorageError as error:
+                self._failure = self._failure or error
+                raise
 
     def current(self) -> contextlib.AbstractContextManager[None]:
         """A block in which the running context belongs to this transaction."""
         return joining.belonging(self.dataset.identity, self)
 
     def __enter__(self) -> ManifestTransaction:
+        self._outer = joining.current(self.dataset.identity)
         joining.enter(self.dataset.identity, self)
         return self
 
@@ -147,7 +163,8 @@ class ManifestTransaction(BaseTransaction):
         trace: TracebackType | None,
         /,
     ) -> None:
-        joining.leave(self.dataset.identity, self)
+        joining.leave(self.dataset.identity, self, self._outer)
+        self._outer = None
         super().__exit__(kind, error, trace)
 
     def view(self) -> Overlay:
@@ -156,13 +173,28 @@ class ManifestTransaction(BaseTransaction):
 
     def delta(self) -> Delta:
         """The changes as they are now, by paths of the dataset."""
-        removed = tuple(self._stager.tree(p) for p in self._changes.removed)
-        if self._mode == "replace" and (self._changes.staged or self._directories):
-            removed = (self.prefix, *removed)
-        if not self._directories:
+        removed = (*self._replaced(), *(self._stager.tree(p) for p in list(self._changes.removed)))
+        made = list(self._directories)
+        if not made:
             return Delta(self._entries, removed)
-        made = {d: Entry(0, directory=True) for d in self._directories if d not in self._entries}
-        return Delta({**made, **self._entries}, removed)
+        entries = dict(self._entries)
+        return Delta({**{d: _DIRECTORY for d in made if d not in entries}, **entries}, removed)
+
+    def _targets(self) -> list[str]:
+        """The trees that it is about: its place in the dataset, or the targets that lie there."""
+        return [self.prefix] if self._roots is None else [self._stager.tree(r) for r in self._roots]
+
+    def _replaced(self) -> list[str]:
+        """Trees of which nothing stays but what is staged."""
+        if self._mode != "replace":
+            return []
+        if self._roots is None:
+            return [self.prefix] if self._changes.staged or self._directories else []
+        made = list(self._directories)
+        found = [r for r in self._roots if self._changes.holds(r)]
+        trees = [self._stager.tree(r) for r in self._roots if r not in found]
+        filled = [t for t in trees if any(not t or is_below(d, t) for d in made)]
+        return [*map(self._stager.tree, found), *filled]
 
     # --- beyond files: links and directories --------------------------------------------------------
 
@@ -172,17 +204,47 @@ class ManifestTransaction(BaseTransaction):
             self.stage(path, self._content(entry, 0, None))
             return
         self._before_staging(path)
-        key = f"{_LINK}{len(self._links)}"
-        self._links[key] = entry
+        with self._lock:
+            key = f"{_LINK}{len(self._links)}"
+            self._links[key] = entry
         self.adopt([StagedObject(path, key, entry.size_bytes, self.txid)])
 
     def make_directory(self, path: str) -> None:
         """An empty directory; it stays until it is removed, also when files come and go."""
         with self._lock:
             self._must_be_open()
-            check_path(path)
-            if self.view().get(self._full(path)) is None:
-                self._directories[self._full(path)] = None
+            full = self._full(check_path(path))
+            if self._mode == "replace" or self.view().get(full) is None:
+                self._directories[full] = None
+
+    def remove(self, path: str, /) -> None:
+        """Remove a file or a whole tree at commit; of what others staged by URL, what lies there now.
+
+        Raises
+        ------
+        FileNotFoundError
+            Neither staged here nor in the base.
+        """
+        with self._lock:
+            self.drop_tree(path)
+            if self._desk.shared:
+                self._removals.append((self._stager.tree(path), removal_attempt()))
+
+    def _is_empty(self) -> bool:
+        return super()._is_empty() and not self._directories and not self._desk.shared
+
+    def drop_tree(self, path: str) -> None:
+        """As `remove`, but what others staged is left out of it."""
+        self._must_be_open()
+        full = self._stager.tree(check_path(path))
+        made = [d for d in self._directories if is_below(d, full)]
+        try:
+            super().remove(path)
+        except FileNotFoundError:
+            if not made:
+                raise
+        for directory in made:
+            del self._directories[directory]
 
     # --- BaseTransaction's questions -------------------------------------------------------------
 
@@ -207,7 +269,7 @@ class ManifestTransaction(BaseTransaction):
 
     def _adopted(self, receipt: StagedObject, displaced: StagedObject | None) -> None:
         self._entries[self._full(receipt.path)] = self._entry_of(receipt)
-        if displaced is not None:
+        if displaced is not None and displaced.key != receipt.key:
             self._forget(displaced.key)
 
     def _entry_of(self, receipt: StagedObject) -> Entry:
@@ -300,10 +362,10 @@ class ManifestTransaction(BaseTransaction):
         return self.dataset.read(entry, start, stop)
 
     def _base_paths(self, prefix: str) -> Iterator[str]:
-        where = self._stager.tree(prefix)
-        for path, entry in self.base.items(where):
-            if not entry.directory and path != self.prefix:
-                yield self._stager.logical(path)
+        for where in [self._stager.tree(prefix)] if prefix else self._targets():
+            for path, entry in self.base.items(where):
+                if not entry.directory and path != self.prefix:
+                    yield self._stager.logical(path)
 
     def _exists_in_base(self, path: str) -> bool:
         full = self._stager.tree(path)
@@ -329,7 +391,8 @@ class ManifestTransaction(BaseTransaction):
 
     def touched(self) -> Touched:
         """What the commit depends on."""
-        return Touched(self._touched, self._trees)
+        made = {d for d in self._directories if d not in self._entries}
+        return Touched(self._touched, self._trees.union(self._replaced()), made)
 
     def _settle(self) -> None:
         try:
@@ -341,8 +404,9 @@ class ManifestTransaction(BaseTransaction):
     def _publish(self) -> Snapshot:
         started = time.time()
         try:
+            self._desk.close()
             if self._desk.shared:
-                self._take(gather(self.dataset.store, self.txid, skip=self._dropped))
+                take(self, gather(self.dataset.store, self.txid, skip=self._dropped))
             if self._desk.held_bytes > Commit.INLINE_BYTES:
                 self._desk.pack()
             own = self.delta()
@@ -352,11 +416,16 @@ class ManifestTransaction(BaseTransaction):
             puts = self._desk.settled(own.puts)
             if self.mark:
                 puts[f"{IDS}{self.mark}"] = Entry(0, inline=b"")
-        except BaseException:
-            self._give_up()
+        except BaseException as error:
+            told = error
+            if isinstance(error, OSError) and not isinstance(error, TransactionError):
+                told = wrap_storage_error(error, f"committing to {self._url}", self._id)
+            self.clear_away(told)
+            if told is not error:
+                raise told from error
             raise
         commit = Commit(self, Delta(puts, own.removed), started)
-        return commit.run(settle=self._settle, discard=self._give_up, dropped=self._dropped)
+        return commit.run(settle=self._settle, dropped=self._dropped)
 
     def _nothing(self) -> Snapshot:
         self._give_up()
@@ -370,24 +439,42 @@ class ManifestTransaction(BaseTransaction):
             reason="nothing was changed",
         )
 
-    def _take(self, gathered: Gathered) -> None:
-        """What others staged by URL counts as staged, the later of two for one path."""
-        mine = {e.key.rpartition("~")[2]: p for p, e in self._entries.items()}
-        newest = {path: attempt for attempt, path in mine.items() if split_attempt(attempt)}
-        for path, attempt, entry in gathered.in_order():
-            if newest.get(path, "") > attempt:
-                continue
-            logical = self._stager.logical(path)
-            if entry is None:
-                if self.view().get(path) is not None or self.view().is_dir(path):
-                    self.remove(logical)
-            elif self._entries.get(path) != entry:
-                self.adopt([StagedObject(logical, entry.key, entry.size_bytes, self.txid)])
+    def commit(self) -> Snapshot:
+        """As `Transaction.commit`; over, it holds no content in memory and nothing is under way."""
+        with self._lock:
+            try:
+                return super().commit()
+            finally:
+                if self._state != "open":
+                    self._release()
 
-    def _give_up(self) -> None:
-        self._desk.uploads.wait()
-        self._desk = Desk(self.dataset.store, self.txid)
+    def _release(self) -> None:
+        self._desk.release()
+        self._entries, self._links, self._directories = {}, {}, {}
+
+    def clear_away(self, error: BaseException, more: Iterable[str] = ()) -> None:
+        """Give up what is staged, and `more` objects, because of `error`; a failure becomes a note of it."""
+        try:
+            self._give_up(more)
+        except Exception as second:  # noqa: BLE001 - the first failure is the one to raise (A15)
+            error.add_note(
+                f"clearing away what transaction {self._id} staged failed as well: {second!r}"
+            )
+
+    def _give_up(self, more: Iterable[str] = ()) -> None:
+        self._release()
         store = self.dataset.store
-        keys = [info.key for info in store.list(f"data/{self.txid}/")]
-        if keys:
-            store.delete(keys)
+        with _clearing(self._id):
+            keys = [*(info.key for info in store.list(f"{DATA}{self.txid}/")), *more]
+            if keys:
+                store.delete(keys)
+
+
+@contextlib.contextmanager
+def _clearing(id: str) -> Iterator[None]:
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise wrap_storage_error(error, "removing what was staged", id) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 
 from fstx.backends.base import wrap_storage_error
 from fstx.errors import StorageError
@@ -46,29 +46,26 @@ class Uploads:
         Raises
         ------
         StorageError
-            An earlier upload failed.
+            An earlier upload failed; no other is under way any more.
         """
         size = len(data)
-        with self._changed:
-            self._changed.wait_for(
-                lambda: (
-                    self.failure is not None
-                    or not self._under_way
-                    or (
-                        self._under_way < self._count
-                        and self._held_bytes + size <= self._size_bytes
-                    )
-                )
-            )
-            self._raise()
-            self._under_way += 1
-            self._held_bytes += size
+        ticket = _Ticket(self, size)
         try:
+            with self._changed:
+                self._changed.wait_for(lambda: self.failure is not None or self._has_room(size))
+                if self.failure is not None:
+                    self._changed.wait_for(lambda: not self._under_way)
+                self._raise()
+                ticket.begin()
             future = self._store.start_put(key, data, checksum=checksum)
+            future.add_done_callback(lambda f: ticket.end(_failure_of(f)))
         except BaseException as error:
-            self._done(size, error)
+            ticket.end(error)
             raise
-        future.add_done_callback(lambda f: self._finished(f, size))
+
+    def _has_room(self, size_bytes: int) -> bool:
+        few = self._under_way < self._count
+        return not self._under_way or (few and self._held_bytes + size_bytes <= self._size_bytes)
 
     def settle(self) -> None:
         """Wait until nothing is under way; StorageError if an upload failed."""
@@ -80,13 +77,10 @@ class Uploads:
         with self._changed:
             self._changed.wait_for(lambda: not self._under_way)
 
-    def _finished(self, future: Future[None], size: int) -> None:
-        self._done(size, None if future.cancelled() else future.exception())
-
-    def _done(self, size: int, error: BaseException | None) -> None:
+    def _count_in(self, size: int, sign: int, error: BaseException | None) -> None:
         with self._changed:
-            self._under_way -= 1
-            self._held_bytes -= size
+            self._under_way += sign
+            self._held_bytes += sign * size
             if error is not None and self.failure is None:
                 self.failure = error
             elif error is not None:
@@ -103,4 +97,33 @@ class Uploads:
             made = wrap_storage_error(failure, "an upload failed", self._txid)
             made.others = tuple(self.others)
             raise made from failure
-        raise failure
+        if isinstance(failure, Exception) and not isinstance(failure, CancelledError):
+            raise failure
+        raise StorageError(
+            "an upload was interrupted", txid=self._txid, outcome="aborted"
+        ) from failure
+
+
+class _Ticket:
+    """One upload: counted once, and no more once it ended, however often and wherever that is told."""
+
+    def __init__(self, uploads: Uploads, size_bytes: int) -> None:
+        self._uploads = uploads
+        self._size_bytes = size_bytes
+        self._lock = threading.Lock()
+        self._counted = False
+
+    def begin(self) -> None:
+        with self._lock:
+            self._counted = True
+            self._uploads._count_in(self._size_bytes, 1, None)
+
+    def end(self, error: BaseException | None) -> None:
+        with self._lock:
+            if self._counted:
+                self._counted = False
+                self._uploads._count_in(self._size_bytes, -1, error)
+
+
+def _failure_of(future: Future[None]) -> BaseException | None:
+    return CancelledError() if future.cancelled() else future.exception()
