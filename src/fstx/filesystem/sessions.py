@@ -23,6 +23,7 @@ from fstx.backends.manifest.transaction import ManifestTransaction
 from fstx.errors import ConflictError, StateError, TargetExistsError, UsageError
 from fstx.filesystem.notices import note_own_commit
 from fstx.filesystem.places import Place, Places
+from fstx.filesystem.steady import Steady, steady
 from fstx.state.entries import Entry
 
 Read = Callable[[Entry, int, "int | None"], bytes]
@@ -88,9 +89,12 @@ class Session:
         assert dataset is not None
         if not self.read_only and (tx := self.transaction(place)) is not None:
             self.moved(place)
-            return Seen(tx.view(), tx.read_entry, None, True)
+            what = f"the base of a transaction on {dataset.url}"
+            return Seen(Steady(tx.view(), what), steady(tx.read_entry, what), None, True)
         view = self._held(dataset, place.root)
-        return Seen(view, dataset.read, view.version, view.version > 0 or dataset.exists())
+        what = f"version {view.version} of {dataset.url}"
+        there = view.version > 0 or dataset.exists()
+        return Seen(Steady(view, what), steady(dataset.read, what), view.version, there)
 
     def _held(self, dataset: Dataset, root: str) -> Any:
         with self._lock:

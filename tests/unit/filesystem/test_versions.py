@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import fsspec
 import pytest
 
+import fstx
 from fstx.errors import UsageError
 from fstx.filesystem import TxFileSystem
 from support.txplaces import commits, content, opened
@@ -133,3 +135,20 @@ def test_repr_tells_place_and_version_and_no_secret(target: str) -> None:
     assert "hunter22" not in repr(secret)
     assert commits(target) == 1
     assert content(target) == {"a": b"1"}
+
+
+def test_a_version_that_was_collected_is_no_empty_one(tmp_path: Path) -> None:
+    """Protects from fill values in place of data: what a held version lost is an error, no absent path."""
+    url = f"tx::{tmp_path}/ds"
+    with fstx.begin(url) as tx:
+        for i in range(3000):
+            tx.stage(f"c/{i}", bytes([i % 251]) * 4000 if i < 3 else b"x")
+    reader, root = fsspec.url_to_fs(url)
+    assert len(reader.cat_file(f"{root}/c/0")) == 4000
+    with fstx.begin(url, mode="replace") as tx:
+        tx.stage("new", b"n")
+    fstx.dataset(url).collect(keep=1, older_than_s=0, dry_run=False)
+    with pytest.raises(fstx.StorageError, match="not whole any more"):
+        reader.cat_file(f"{root}/c/1")
+    reader.invalidate_cache()
+    assert reader.cat_file(f"{root}/new") == b"n"
