@@ -109,7 +109,7 @@ def measure(entries: int, changes: int, place: Path) -> dict[str, str]:
     rng = np.random.default_rng(1)
     chunk = rng.bytes(4096)
     node_bytes = 0
-    for i in range(changes):
+    for _ in range(changes):
         store.reset()
         name = names[int(rng.integers(entries))]
         began = time.perf_counter()

@@ -15,10 +15,11 @@ from fstx.backends.manifest import (
     JoinedTransaction,
     ManifestBackend,
     ManifestTransaction,
+    joining,
 )
 from fstx.backends.manifest.joining import parse_reference
 from fstx.backends.manifest.staging import HELD_BYTES
-from fstx.errors import ConflictError, PathError, StateError, TargetExistsError
+from fstx.errors import ConflictError, FencedError, PathError, StateError, TargetExistsError
 from fstx.state.entries import Entry
 from fstx.stores import Store
 from fstx.stores.opening import open_store
@@ -280,3 +281,17 @@ def test_bad_paths_are_refused(make_store: Callable[[], Store]) -> None:
         with pytest.raises(PathError):
             tx.stage(path, b"")
     tx.rollback()
+
+
+def test_a_first_writer_that_died_is_cleared_away(make_store: Callable[[], Store]) -> None:
+    """Protects storage from a writer that was killed before anything was committed: recovery finds it."""
+    tx = begin(make_store())
+    tx.stage("a", BIG)
+    tx._settle()
+    joining._open.pop(tx.txid)  # as a process that is gone
+    backend = ManifestBackend(Dataset(make_store()))
+    (settled,) = backend.recover(idle_s=0).settled
+    assert settled.state is fstx.OutcomeState.ABORTED
+    assert list(make_store().list("data/")) == []
+    with pytest.raises(FencedError):
+        tx.commit()

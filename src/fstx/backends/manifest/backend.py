@@ -10,7 +10,7 @@ from fstx.backends.manifest.collect import settle_dead
 from fstx.backends.manifest.conflicts import POLICIES, Policy
 from fstx.backends.manifest.dataset import Dataset, dataset_of
 from fstx.backends.manifest.joined import JoinedTransaction
-from fstx.backends.manifest.names import mark_of
+from fstx.backends.manifest.names import DATA, mark_of
 from fstx.backends.manifest.resolve import find, parse, split_options
 from fstx.backends.manifest.survey import survey
 from fstx.backends.manifest.transaction import ManifestTransaction
@@ -175,7 +175,9 @@ class ManifestBackend:
         """
         dataset = self.dataset
         if not dataset.exists():
-            return Recovery(self.url)
+            if next(iter(dataset.store.list(DATA)), None) is None:
+                return Recovery(self.url)
+            dataset.create()  # a first writer died before its commit: the log takes its fence
         return Recovery(self.url, tuple(settle_dead(dataset, self.url, idle_s)))
 
     def outcome(self, id: str, /) -> OutcomeState:

@@ -22,7 +22,7 @@ _MANY = 1000  # paths that never fit into a record
 
 _UNDER_WAY_BYTES = 64 << 20
 
-BUDGET_BYTES = 32 << 10
+BUDGET_BYTES = 16 << 10
 """A record holds small changes itself up to this; beyond they go into the tree."""
 
 
