@@ -42,7 +42,9 @@ def ministack() -> list[str]:
         if not any(home.glob(record)):
             shutil.rmtree(home, ignore_errors=True)
             _run("ministack", sys.executable, "-m", "venv", str(home))
-            _run("ministack", *pip, "--disable-pip-version-check", f"ministack=={MINISTACK}", CRC32C)
+            _run(
+                "ministack", *pip, "--disable-pip-version-check", f"ministack=={MINISTACK}", CRC32C
+            )
         elif not any(home.glob("**/site-packages/google_crc32c-*.dist-info/RECORD")):
             _run("ministack", *pip, "--disable-pip-version-check", CRC32C)
     return [str(script.with_name("python")), str(Path(__file__).with_name("ministack_main.py"))]
