@@ -13,7 +13,16 @@ from fstx.backends.plain.names import is_gone
 from fstx.stores import Answer, Info, Proof, Store, StoreWriter
 from fstx.types import Buffer
 
-Fault = Literal["kill", "kill-after", "unknown", "unknown-after", "error", "error-after"]
+Fault = Literal[
+    "kill",
+    "kill-after",
+    "unknown",
+    "unknown-after",
+    "error",
+    "error-after",
+    "interrupt",
+    "interrupt-after",
+]
 
 
 class Killed(BaseException):
@@ -47,6 +56,8 @@ class FaultStore:
             call()
         if fault.startswith("kill"):
             raise Killed(name)
+        if fault.startswith("interrupt"):
+            raise KeyboardInterrupt(name)
         if conditional and fault != "error":  # an error of theirs says that nothing was done
             return Answer.UNKNOWN
         raise ConnectionError(f"no answer to {name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -290,3 +291,99 @@ def test_an_outcome_is_told_after_a_kill_at_every_request() -> None:
         new = state in (OutcomeState.COMMITTED, OutcomeState.PENDING)
         assert found == (job.new if new else job.old)
         assert fs.outcome("nightly") is (OutcomeState.COMMITTED if new else OutcomeState.UNKNOWN)
+
+
+@pytest.mark.parametrize("name", ["switch", "replace"])
+def test_several_recover_at_once(name: str) -> None:
+    """Protects recovery against itself: who comes at the same time does the same work, once."""
+    job = JOBS[name]
+    for at in range(4, requests(job) + 1, 3):
+        told, store = _killed_at(job, at)
+        failures: list[BaseException] = []
+
+        def work(place: Store = store, failed: list[BaseException] = failures) -> None:
+            try:
+                _recover(place)
+            except BaseException as error:  # noqa: BLE001 - looked at below
+                failed.append(error)
+
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failures
+        check_reader(job, store)
+        _recover(store)
+        check(job, store, told)
+
+
+def test_a_late_part_of_a_dead_writer_goes() -> None:
+    """Protects the target from a put that arrives after its writer was given up and cleaned."""
+    store = MemoryStore(f"f-{uuid.uuid4().hex}")
+    tx = backend(store, ["t"]).begin(
+        mode="create", durability="data", require=frozenset(), entry="index"
+    )
+    tx.stage("part", MIDDLE)
+    tx.desk.settle()
+    died()
+    late = backend(store, ["t"], late_s=60.0)
+    late.recover()
+    assert not content(store)
+    store.put("t/part", MIDDLE)  # it was under way all the time
+    with late.begin(mode="create", durability="data", require=frozenset(), entry="index") as second:
+        assert not content(store)
+        second.stage("index", b"x")
+    assert content(store) == {"t/index": b"x"}
+
+
+def test_in_doubt_is_told_and_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects callers whose storage went away while the record was put: InDoubtError, then `outcome`."""
+    real = Plan.next
+    for landed in (False, True):
+        store = MemoryStore(f"f-{uuid.uuid4().hex}")
+        plan = Plan()
+        faulty = FaultStore(store, plan)
+        tx = backend(faulty, ["t"]).begin(mode="update", durability="data", require=frozenset())
+        tx.stage("a", b"1")
+
+        def gone(self: Plan, name: str, landed: bool = landed) -> Any:
+            if self.dead:
+                raise ConnectionError("unreachable")
+            if name.startswith("put_new log/"):
+                self.dead = True
+                return "unknown-after" if landed else "unknown"
+            return real(self, name)
+
+        monkeypatch.setattr(Plan, "next", gone)
+        with pytest.raises(InDoubtError, match="outcome"):
+            tx.commit()
+        monkeypatch.setattr(Plan, "next", real)
+        state = backend(store, ["t"]).outcome(tx.id)
+        assert state is (OutcomeState.PENDING if landed else OutcomeState.ABORTED)
+        _recover(store)
+        assert content(store) == ({"t/a": b"1"} if landed else {})
+
+
+@pytest.mark.parametrize("fault", ["interrupt", "interrupt-after"])
+@pytest.mark.parametrize("name", ["create", "switch", "replace"])
+def test_ctrl_c_at_every_request(name: str, fault: Any) -> None:
+    """Protects A25: an interrupt anywhere; what the transaction says of itself is what lies there."""
+    job = JOBS[name]
+    for at in range(1, requests(job) + 1):
+        store = fresh(job)
+        tx: PlainTransaction | None = None
+        try:
+            tx = job.start(FaultStore(store, Plan(at, fault)))
+            with tx:
+                job.work(tx)
+        except (KeyboardInterrupt, TransactionError):  # in an upload's thread it is a failed upload
+            told = "committed" if tx is not None and tx.committed else "aborted"
+        else:
+            told = "committed"
+        if tx is not None and tx._state == "in doubt":
+            told = "in doubt"
+        check_reader(job, store)
+        died()
+        _recover(store)
+        check(job, store, told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections import OrderedDict
@@ -225,7 +226,9 @@ _homes_lock = threading.Lock()
 
 def home_of(parent: Store) -> Home:
     """The home beside targets in `parent`; one object for one place, so that its probe is kept."""
-    key = (parent.identity, str(getattr(parent, "token", "")))
+    # With other credentials it is another one; they are compared by a hash, and not kept.
+    options = repr(getattr(getattr(parent, "link", None), "_given", ""))
+    key = (parent.identity, hashlib.sha256(options.encode()).hexdigest())
     with _homes_lock:
         found = _homes.get(key)
         if found is None:
