@@ -9,7 +9,6 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from tests.support.faultystore import FaultyStore
 
 from fstx.backends.manifest import Dataset, ManifestBackend, ManifestTransaction
 from fstx.backends.manifest.commit import fence
@@ -17,12 +16,20 @@ from fstx.backends.manifest.joined import JoinedTransaction
 from fstx.backends.manifest.log import Appender
 from fstx.backends.manifest.names import joined_key, removal_attempt
 from fstx.backends.manifest.uploads import Uploads
-from fstx.errors import ConflictError, InDoubtError, PathError, StateError, StorageError
+from fstx.errors import (
+    ConflictError,
+    FencedError,
+    InDoubtError,
+    PathError,
+    StateError,
+    StorageError,
+)
 from fstx.machines import manifest as m
 from fstx.state.tree import Tree
 from fstx.stores import Store
 from fstx.stores.opening import open_store
 from fstx.types import StagedObject
+from support.faultystore import FaultyStore
 
 BIG = bytes(range(256)) * 16
 MANY = 1200  # paths: more than a record holds
@@ -748,3 +755,84 @@ def test_failed_tree_nodes_leave_no_upload(store: Store, monkeypatch: pytest.Mon
     assert len(slow) >= 2
     assert all(f.done() for f in slow)
     assert objects(store) == []
+
+
+# --- what happens around a commit ---------------------------------------------
+
+
+def test_a_dataset_that_was_deleted_begins_anew(store: Store) -> None:
+    """Protects a dataset that is made again where one was deleted: nothing of the old one is believed."""
+    dataset = Dataset(store)
+    for _ in range(2):
+        for path in ("a", "b"):
+            with begin(dataset) as tx:
+                tx.stage(path, BIG)
+        assert Dataset(store).exists()
+        assert Dataset(store).log.seqs() == [1, 2]
+        store.delete([info.key for info in store.list("")])
+    with begin(dataset) as tx:
+        tx.stage("c", b"1")
+    assert content(store) == {"c": b"1"}
+
+
+def test_nodes_that_are_collected_meanwhile(store: Store) -> None:
+    """Protects a commit whose base was collected while it built its record: it looks again."""
+    put(store, **{f"d__{i}": b"1" for i in range(MANY)})
+    node = next(iter(store.list("node/"))).key
+    tx = begin(store)
+    tx.stage("mine", BIG)
+    for i in range(MANY):
+        tx.stage(f"many/{i}", b"2")
+    tx.dataset.cache.__init__()  # type: ignore[misc]
+    raced: list[int] = []
+
+    def act(name: str, key: str, number: int) -> None:
+        if name == "get" and key == node and not raced:
+            raced.append(1)
+            put(store, other=b"1")
+            raise FileNotFoundError(key)
+
+    tx.dataset.store = tx.dataset.log.store = FaultyStore(store, act=act)
+    tx.commit()
+    assert raced
+    assert content(store).items() >= {("mine", BIG), ("other", b"1"), ("d/7", b"1")}
+
+
+def test_a_fence_after_truncation(store: Store) -> None:
+    """Protects what landed from a fence that finds its record truncated, or even forgotten."""
+    txids = []
+    for i in range(4):
+        with begin(store) as tx:
+            tx.stage(f"p{i}", BIG)
+        txids.append(tx.txid)
+    log = Dataset(store).log
+    log.raise_boundary(3)
+    store.delete(["log/" + f"{n:020d}" for n in (1, 2, 3)])
+    assert fence(Dataset(store), [txids[1]]) == m.Landed(2)
+    assert fence(Dataset(store), ["0" * 32]).reason == "gone"  # type: ignore[union-attr]
+    with pytest.raises(FencedError):
+        _fenced(store)
+
+
+def _fenced(store: Store) -> None:
+    tx = begin(store)
+    tx.stage("late", BIG)
+    fence(Dataset(store), [tx.txid], tx.begun)
+    try:
+        tx.commit()
+    finally:
+        assert not [k for k in objects(store) if tx.txid in k]
+
+
+def test_runs_with_one_id_that_overlap(store: Store) -> None:
+    """Protects an id from landing twice: the second run learns of the first and leaves nothing."""
+    first, second = (begin(store, id="job") for _ in range(2))
+    for tx in (first, second):
+        tx.stage("a", BIG + tx.txid.encode())
+        tx.stage("b", BIG)
+    first.commit()
+    found = second.commit()
+    assert second.committed
+    assert found.reason == "committed before"
+    assert content(store)["a"] == BIG + first.txid.encode()
+    assert not [k for k in objects(store) if second.txid in k]

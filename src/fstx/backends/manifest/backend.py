@@ -152,10 +152,11 @@ class ManifestBackend:
                 "see its changes: commit it first, or stage into it",
                 txid=outer.id,
             )
+        base = self.dataset.refresh(sure=True)
         self.dataset.exists()  # a marker of the other view is refused here
         return ManifestTransaction(
             self.dataset,
-            self.dataset.refresh(),
+            base,
             target=self._target,
             prefix=self._prefix,
             guarantee=promised,

@@ -275,4 +275,4 @@ def _tell(error: BaseException, outcome: str) -> None:
         error.outcome = outcome
 
 
-__all__ = ["BUDGET_BYTES", "Commit", "fence", "service_record", "writer_name"]
+__all__ = ["BUDGET_BYTES", "Builder", "Commit", "fence", "service_record", "writer_name"]

@@ -122,12 +122,20 @@ class Dataset:
 
     # --- reading ----------------------------------------------------------------------------------
 
-    def refresh(self) -> Version:
-        """The newest version, read from the storage."""
+    def refresh(self, *, sure: bool = False) -> Version:
+        """The newest version, read from the storage.
+
+        `sure`: also where the whole dataset was deleted, or made anew, behind this process's back.
+        """
         with self._lock:
             if self._head is None:
                 return self.advance(self.log.newest())
             head, since = self.log.forward(self._head)
+            if sure and head is self._head and not self.log.holds(head):
+                self._head = self._version = None
+                self._recent.clear()
+                self._marked = False
+                return self.advance(self.log.newest())
             self._remember(since)
             return self.advance(head)
 

@@ -68,6 +68,15 @@ class Log:
         record = decode(data, seq, where)
         return Head(seq, record.after, digest(data), record)
 
+    def holds(self, head: Head) -> bool:
+        """Whether the log is still the one that `head` was read from."""
+        if not head.seq:
+            return True
+        try:
+            return digest(self.store.get(log_key(head.seq))) == head.digest
+        except FileNotFoundError:
+            return self.boundary() >= head.seq
+
     def newest(self) -> Head:
         """The head, by listing.
 

@@ -102,7 +102,7 @@ def find(
     """
     top_url, path = top_of(url)
     top = open_store(top_url, **storage)
-    if CONTROL_NAME in path.split("/"):
+    if CONTROL_NAME in path.casefold().split("/"):
         raise PathError(f"{url} lies in {CONTROL_NAME}/, which is the library's own")
     if root is not None:
         root_top, root_path = top_of(root)
