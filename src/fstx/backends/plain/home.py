@@ -9,8 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 
-from fstx.backends.manifest.building import Builder
-from fstx.backends.manifest.commit import service_record
+from fstx.backends.manifest.building import Builder, service_record
 from fstx.backends.manifest.dataset import Dataset, Version, check_marker, marker
 from fstx.backends.manifest.log import Appender, Head, Since
 from fstx.backends.manifest.names import BOUNDARY, boundary_key, log_key, new_txid, seq_of
