@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import fstx
-from fstx.backends.manifest import Dataset, ManifestBackend, ManifestTransaction
+from fstx.backends.manifest import Dataset, ManifestBackend, ManifestTransaction, dataset_of
 from fstx.errors import CapabilityError, ConflictError, InDoubtError
 from fstx.machines import manifest
 from fstx.stores import Store
@@ -237,3 +237,13 @@ def test_no_credential_shows(s3: Place) -> None:
         store.get("nothing/here")
     shown.append(f"{caught.value!r}")
     assert not [text for text in shown if secret in text or "AKIA-also" in text]
+
+
+def test_other_credentials_are_another_dataset_object(s3: Place) -> None:
+    """Protects accounts: what one caller opened is not read with his credentials for another."""
+    one = open_store(f"{s3.url}/ds", **s3.options).below(".fstx")
+    same = open_store(f"{s3.url}/ds", **s3.options).below(".fstx")
+    other = open_store(f"{s3.url}/ds", **{**s3.options, "key": "other"}).below(".fstx")
+    assert dataset_of(one) is dataset_of(same)
+    assert dataset_of(one) is not dataset_of(other)
+    assert one.identity == other.identity

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import hashlib
 import logging
 import os
 import random
@@ -24,6 +25,7 @@ _TRIES = 6
 _FIRST_S, _LONGEST_S = 0.1, 5.0
 _SLOWEST_BYTES_S = 250_000  # an attempt may take as long as this rate needs, on top of the limit
 _AT_ONCE = 32
+_NO_MATTER = frozenset({"loop", "asynchronous", "skip_instance_cache", "use_listings_cache"})
 _BUGS = (TypeError, ValueError, AttributeError, NotImplementedError)
 
 
@@ -53,6 +55,13 @@ class Link:
         self._lock = threading.Lock()
         self._first = fs
         self.secrets = secrets_of([self._given[1], self._given[2]])
+
+    @property
+    def token(self) -> str:
+        """Of the options, credentials among them; tells nothing of them."""
+        cls, args, options = self._given
+        kept = sorted((k, repr(v)) for k, v in options.items() if k not in _NO_MATTER)
+        return hashlib.sha256(repr((cls.__qualname__, args, kept)).encode()).hexdigest()[:16]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_remake, (*self._given, self._service_class, self._bucket, self._limit_s))

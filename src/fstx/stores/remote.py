@@ -55,6 +55,11 @@ class RemoteStore:
         return f"{self.place}/{self._root}"
 
     @property
+    def token(self) -> str:
+        """Differs for two stores that reach the objects with other options, such as other credentials."""
+        return self._link.token
+
+    @property
     def place(self) -> str:
         """Service, endpoint and bucket: what a proof is about."""
         return f"{self._link.typed().kind}:{self._link.endpoint()}:{self._bucket}"
