@@ -775,6 +775,25 @@ def test_a_dataset_that_was_deleted_begins_anew(store: Store) -> None:
     assert content(store) == {"c": b"1"}
 
 
+def test_reading_on_across_a_hundred(store: Store) -> None:
+    """Protects the head that a beginning finds, at numbers that end their row of names, and after others."""
+    dataset = Dataset(store)
+    for n in range(98, 103):
+        while dataset.refresh().version < n:
+            with begin(store) as tx:
+                tx.stage("a", str(n).encode())
+        assert dataset.refresh(sure=True).version == n
+        assert Dataset(store).view().version == n
+    old = Dataset(store)
+    old.advance(old.log.read(98))  # type: ignore[arg-type]
+    assert old.refresh(sure=True).version == 102
+    dataset.log.raise_boundary(101)
+    store.delete([f"log/{n:020d}" for n in range(1, 102)])
+    old = Dataset(store)
+    old.advance(dataset.log.read(102))  # type: ignore[arg-type]
+    assert old.refresh(sure=True).version == 102
+
+
 def test_nodes_that_are_collected_meanwhile(store: Store) -> None:
     """Protects a commit whose base was collected while it built its record: it looks again."""
     put(store, **{f"d__{i}": b"1" for i in range(MANY)})

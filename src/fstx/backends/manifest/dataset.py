@@ -130,12 +130,12 @@ class Dataset:
         with self._lock:
             if self._head is None:
                 return self.advance(self.log.newest())
-            head, since = self.log.forward(self._head)
-            if sure and head is self._head and not self.log.holds(head):
+            forward = self.log.forward_surely if sure else self.log.forward
+            head, since = forward(self._head)
+            if sure and head.seq < self._head.seq:
                 self._head = self._version = None
                 self._recent.clear()
                 self._marked = False
-                return self.advance(self.log.newest())
             self._remember(since)
             return self.advance(head)
 

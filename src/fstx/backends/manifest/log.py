@@ -21,6 +21,7 @@ from fstx.state.view import State
 from fstx.stores import Answer, Store
 
 _LOOKS = 5
+_DIGITS = 2
 _REMEMBERED = 4096  # transactions that a boundary's marker names; older ones must ask elsewhere
 
 
@@ -68,15 +69,6 @@ class Log:
         record = decode(data, seq, where)
         return Head(seq, record.after, digest(data), record)
 
-    def holds(self, head: Head) -> bool:
-        """Whether the log is still the one that `head` was read from."""
-        if not head.seq:
-            return True
-        try:
-            return digest(self.store.get(log_key(head.seq))) == head.digest
-        except FileNotFoundError:
-            return self.boundary() >= head.seq
-
     def newest(self) -> Head:
         """The head, by listing.
 
@@ -123,6 +115,22 @@ class Log:
         if self.boundary() > start.seq or following is not None:
             return self.newest(), None
         return at, tuple(since)
+
+    def forward_surely(self, head: Head) -> tuple[Head, Since]:
+        """As `forward`, but what it returns is older than `head` where that record is not there any more.
+
+        So it is where the dataset was deleted, and perhaps made anew. Costs no more requests: the names
+        around `head` are listed instead of reading the record after it.
+        """
+        if not head.seq:
+            return self.forward(head)
+        following = head.seq + 1
+        near = {seq_of(i.key) for i in self.store.list(log_key(head.seq)[:-_DIGITS])}
+        if near.isdisjoint((head.seq, following)):
+            return self.newest(), None
+        if following in near or following % 10**_DIGITS == 0:
+            return self.forward(head)
+        return (head, ()) if self.boundary() <= head.seq else (self.newest(), None)
 
     def voided(self) -> Voided:
         """Transactions whose records the boundary voids, as its newest marker remembers them."""
