@@ -80,3 +80,9 @@ def test_a_writer_of_one_more_kind_answers(tmp_path: Path) -> None:
     store = store_of(fs, "/r")
     assert store.put_new("k", b"1") is Answer.DONE
     assert store.put_new("k", b"2") is Answer.TAKEN
+
+
+def test_an_unknown_protocol_is_named() -> None:
+    """Protects from fsspec's own error: what is wrong with the URL is said, as for any bad URL."""
+    with pytest.raises(PathError, match="nosuch://"):
+        open_store("nosuch://a/b")

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
+from fstx.backends.base import wrap_storage_error
 from fstx.backends.manifest.log import Appender, Head, Log, Since
 from fstx.backends.manifest.names import MARKER, OTHER_MARKER, PIN
 from fstx.backends.manifest.survey import alive
@@ -236,7 +237,12 @@ class Dataset:
         """What the storage is proven to do, probed once."""
         with self._lock:
             if self._proof is None:
-                self._proof = self.store.probe()
+                try:
+                    self._proof = self.store.probe()
+                except StorageError:
+                    raise
+                except OSError as error:
+                    raise wrap_storage_error(error, f"finding out what {self.url} keeps") from error
             return self._proof
 
     def must_commit(self) -> None:

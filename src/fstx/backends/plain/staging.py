@@ -228,10 +228,10 @@ class PlainStager(ObjectStager):
         file = PlacedWriter(self, path, publisher)
         try:
             yield file
+            file.finish()
         except BaseException:
             file.discard()
             raise
-        file.finish()
 
     def open_place(self, place: str, publisher: bool) -> Any:
         """A writer at the final name, put if absent; None where that is not safe, or not possible."""
