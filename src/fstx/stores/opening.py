@@ -40,7 +40,12 @@ def open_store(url: str | os.PathLike[str], **storage_options: Any) -> Store:
         return _local(path, **storage_options)
     from fsspec.core import url_to_fs
 
-    fs, path = url_to_fs(text, **storage_options)  # also takes host and user out of the URL
+    try:
+        fs, path = url_to_fs(text, **storage_options)  # also takes host and user out of the URL
+    except ValueError as error:
+        if "not known" not in str(error):
+            raise
+        raise PathError(f"{scheme}:// is no storage that fsspec knows ({text})") from error
     return store_of(fs, path)
 
 
