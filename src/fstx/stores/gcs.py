@@ -209,6 +209,9 @@ class _AnswerError(Exception):
         super().__init__(f"{status} {code}: {text}")
         self.status, self.code, self.text = status, code, text
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.status, self.code, self.text))
+
 
 def _explain(error: BaseException) -> Cause:
     if isinstance(error, _AnswerError):
