@@ -136,7 +136,8 @@ def measure(entries: int, changes: int, place: Path) -> dict[str, str]:
         "one chunk changed, ms (quartiles)": f"{middle:.1f} ({low:.1f}-{high:.1f})",
         "its record, KiB (largest)": f"{statistics.median(records) / 1024:.1f} ({max(records) / 1024:.1f})",
         "tree, KiB per change": f"{node_bytes / changes / 1024:.1f}",
-        "requests beside the chunk": f"{statistics.mode(beside)} (at most {max(beside)}), just opened {requests(store) - 1}",
+        "requests beside the chunk": f"{statistics.mode(beside)} (at most {max(beside)}), "
+        f"just opened {requests(store) - 1}",
     }
 
 
