@@ -468,6 +468,9 @@ def test_bare_etags_are_tried(s3_faulty: Place, fault_proxy: FaultProxy) -> None
 def _texts(call: Callable[[], Any]) -> str:
     import traceback
 
+    import tblib.pickling_support
+
+    tblib.pickling_support.install()  # as dask's workers do: causes and frames travel too
     try:
         call()
     except OSError as error:

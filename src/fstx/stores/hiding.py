@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -46,11 +47,19 @@ def shows(error: BaseException, secrets: frozenset[str]) -> bool:
     """True when the error, or one that it came from, tells something secret."""
     seen: BaseException | None = error
     while seen is not None:
-        for text in (str(seen), repr(seen)):
+        for text in (str(seen), repr(seen), _pickled(seen)):
             if scrub(text, secrets) != text:
                 return True
         seen = seen.__cause__ or seen.__context__
     return False
+
+
+def _pickled(error: BaseException) -> str:
+    """The error as it would go to another process: some take requests along, with their URLs."""
+    try:
+        return pickle.dumps(error).decode("latin-1")
+    except Exception:  # noqa: BLE001 - what can't be pickled goes nowhere
+        return ""
 
 
 def plain_url(url: str) -> str:
