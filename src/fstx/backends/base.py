@@ -5,6 +5,7 @@ A backend's transaction says how to stage, publish and give up; this class says 
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import Self
 
 from fstx.backends.given import Opening
 from fstx.changes import Changes
-from fstx.errors import PathError, StateError, StorageError, TransactionError
+from fstx.errors import CapabilityError, PathError, StateError, StorageError, TransactionError
 from fstx.paths import check_path, parents
 from fstx.protocol import StagedFile, Stager
 from fstx.types import Buffer, Capability, Data, Guarantee, Mode, Snapshot, StagedObject
@@ -434,3 +435,21 @@ def note_other(error: BaseException, other: BaseException) -> None:
         error.others = (*error.others, other)
     else:
         error.add_note(f"another failure: {other!r}")
+
+
+def refuse_missing(promised: Guarantee, require: frozenset[Capability]) -> None:
+    """CapabilityError naming what is missing, why, and the ways out."""
+    missing = sorted(require - promised.capabilities)
+    if missing:
+        raise CapabilityError(
+            f"{promised.url} (strategy {promised.strategy}, mode {promised.mode}) does not promise "
+            + ", ".join(missing)
+            + ": "
+            + "; ".join(promised[c].reason for c in missing)
+            + ". Ways out: another target or mode, or a lower require="
+        )
+
+
+def key_of(id: str) -> str:
+    """Name on disk of a caller's id."""
+    return "k-" + hashlib.sha256(id.encode("utf-8", "surrogateescape")).hexdigest()[:32]

@@ -16,10 +16,9 @@ from contextlib import contextmanager
 
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
-from fstx.backends.base import BaseTransaction
+from fstx.backends.base import BaseTransaction, refuse_missing
 from fstx.backends.given import as_buffers
 from fstx.errors import (
-    CapabilityError,
     ConflictError,
     PathError,
     StateError,
@@ -106,13 +105,7 @@ class MemoryBackend:
         id: str | None = None,
     ) -> MemoryTransaction:
         guarantee = self.guarantee(mode=mode, durability=durability, entry=entry)
-        missing = require - guarantee.capabilities
-        if missing:
-            raise CapabilityError(
-                f"{self.url} does not promise {', '.join(sorted(missing))}: "
-                + "; ".join(guarantee[c].reason for c in sorted(missing))
-                + ". Use another target or a lower require="
-            )
+        refuse_missing(guarantee, require)
         return MemoryTransaction(self, guarantee, mode, entry, id, require)
 
     def recover(self) -> Recovery:

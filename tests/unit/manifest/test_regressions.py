@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fstx.backends.manifest import Dataset, ManifestBackend, ManifestTransaction
-from fstx.backends.manifest.commit import fence
+from fstx.backends.manifest.fencing import fence
 from fstx.backends.manifest.joined import JoinedTransaction
 from fstx.backends.manifest.log import Appender
 from fstx.backends.manifest.names import joined_key, removal_attempt

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import platform
 import re
@@ -11,7 +10,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 
-from fstx.backends.base import wrap_storage_error
+from fstx.backends.base import key_of, refuse_missing, wrap_storage_error
 from fstx.backends.local.control import CLAIM, REF, TEMPORARY, Control, boot_id, names_from
 from fstx.backends.local.items import Target, identity, is_empty_tree
 from fstx.backends.local.perform import LOCK_WAIT_S
@@ -470,24 +469,6 @@ class LocalBackend:
         while created:
             with contextlib.suppress(OSError):
                 self._ops.rmdir(created.pop())
-
-
-def refuse_missing(promised: Guarantee, require: frozenset[Capability]) -> None:
-    """CapabilityError naming what is missing, why, and the ways out."""
-    missing = sorted(require - promised.capabilities)
-    if missing:
-        raise CapabilityError(
-            f"{promised.url} (strategy {promised.strategy}, mode {promised.mode}) does not promise "
-            + ", ".join(missing)
-            + ": "
-            + "; ".join(promised[c].reason for c in missing)
-            + ". Ways out: another target or mode, or a lower require="
-        )
-
-
-def key_of(id: str) -> str:
-    """Name on disk of a caller's id."""
-    return "k-" + hashlib.sha256(id.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def _release_all(held: list[LockHandle]) -> None:

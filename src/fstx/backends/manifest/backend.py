@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fstx.backends.base import refuse_missing
 from fstx.backends.manifest import joining
 from fstx.backends.manifest.collect import settle_dead
 from fstx.backends.manifest.conflicts import POLICIES, Policy
@@ -14,7 +15,7 @@ from fstx.backends.manifest.names import DATA, mark_of
 from fstx.backends.manifest.resolve import find, parse, split_options
 from fstx.backends.manifest.survey import survey
 from fstx.backends.manifest.transaction import ManifestTransaction
-from fstx.errors import CapabilityError, PathError, StateError, UsageError
+from fstx.errors import PathError, StateError, UsageError
 from fstx.stores import Proof, Store
 from fstx.types import (
     Capability,
@@ -138,13 +139,7 @@ class ManifestBackend:
         """Begin on the newest version."""
         promised = self.guarantee(mode=mode, durability=durability, entry=entry)
         self.dataset.must_commit()
-        missing = require - promised.capabilities
-        if missing:
-            raise CapabilityError(
-                f"{self.url} does not promise {', '.join(sorted(missing))}: "
-                + "; ".join(promised[c].reason for c in sorted(missing))
-                + ". Use another target or a lower require="
-            )
+        refuse_missing(promised, require)
         outer = joining.current(self.dataset.identity)
         if outer is not None:
             raise StateError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fstx.backends.base import wrap_storage_error
 from fstx.backends.manifest import conflicts
-from fstx.backends.manifest.building import BUDGET_BYTES, Builder, service_record, writer_name
+from fstx.backends.manifest.building import Builder, writer_name
 from fstx.backends.manifest.dataset import Version
 from fstx.backends.manifest.fencing import fence
 from fstx.backends.manifest.log import Appender, Head, Since
@@ -273,6 +273,3 @@ class Commit:
 def _tell(error: BaseException, outcome: str) -> None:
     if isinstance(error, TransactionError):
         error.outcome = outcome
-
-
-__all__ = ["BUDGET_BYTES", "Builder", "Commit", "fence", "service_record", "writer_name"]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 import time
 
+from fstx.backends.base import key_of
 from fstx.state.entries import escape
 
 MARKER = "dataset.json"
@@ -42,7 +42,7 @@ def seq_of(key: str) -> int | None:
 
 def mark_of(id: str) -> str:
     """Under this name a caller's id is remembered: ``k-`` and 32 hex digits of its hash."""
-    return "k-" + hashlib.sha256(id.encode()).hexdigest()[:32]
+    return key_of(id)
 
 
 def new_txid() -> str:

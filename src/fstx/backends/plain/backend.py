@@ -7,8 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fstx.backends.base import wrap_storage_error
-from fstx.backends.local.backend import refuse_missing
+from fstx.backends.base import refuse_missing, wrap_storage_error
 from fstx.backends.manifest.dataset import marked_above
 from fstx.backends.manifest.names import DATA, new_txid, owner_of
 from fstx.backends.manifest.resolve import top_of
