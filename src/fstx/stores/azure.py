@@ -13,7 +13,7 @@ from typing import Any
 
 from fstx.stores import Info
 from fstx.stores.answers import Cause, Verdict, verdict
-from fstx.stores.services import Upload, as_body, own_instance, without_answer
+from fstx.stores.services import Upload, as_body, own_instance, undeleted, without_answer
 from fstx.types import Buffer
 
 
@@ -120,15 +120,7 @@ class Azure:
             *(self._blob(k).delete_blob(delete_snapshots="include", **self._options) for k in keys),
             return_exceptions=True,
         )
-        left = {}
-        for key, result in zip(keys, results, strict=True):
-            if isinstance(result, Exception):
-                cause = self.explain(result)
-                if verdict(cause) is not Verdict.MISSING:
-                    left[key] = cause
-            elif isinstance(result, BaseException):
-                raise result
-        return left
+        return undeleted(keys, results, self.explain)
 
     async def begin(self, key: str, base: str | None = None) -> Upload:
         return Upload(key, "", base=base)

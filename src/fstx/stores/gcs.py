@@ -17,7 +17,14 @@ from urllib.parse import quote
 from fstx.stores import Info
 from fstx.stores.answers import Cause, Verdict, verdict
 from fstx.stores.hiding import plain_url
-from fstx.stores.services import Upload, as_body, crc32c_base64, own_instance, without_answer
+from fstx.stores.services import (
+    Upload,
+    as_body,
+    crc32c_base64,
+    own_instance,
+    undeleted,
+    without_answer,
+)
 from fstx.types import Buffer
 
 _FIELDS = "items(name,size,updated,generation),nextPageToken"
@@ -129,15 +136,7 @@ class GCS:
             *(self._call("DELETE", self._url("storage/v1", key)) for key in keys),
             return_exceptions=True,
         )
-        left = {}
-        for key, result in zip(keys, results, strict=True):
-            if isinstance(result, Exception):
-                cause = self.explain(result)
-                if verdict(cause) is not Verdict.MISSING:
-                    left[key] = cause
-            elif isinstance(result, BaseException):
-                raise result
-        return left
+        return undeleted(keys, results, self.explain)
 
     async def begin(self, key: str, base: str | None = None) -> Upload:
         url = self._url("upload/storage/v1", "")

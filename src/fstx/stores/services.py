@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fstx.stores import Info
-from fstx.stores.answers import Cause
+from fstx.stores.answers import Cause, Verdict, verdict
 from fstx.types import Buffer
 
 
@@ -90,6 +90,23 @@ def without_answer(error: BaseException) -> Cause:
     if isinstance(error, _LATE):
         return Cause(None, "Timeout", text)
     return Cause(None, name, text, sent=name not in _UNSENT)
+
+
+def undeleted(
+    keys: Sequence[str],
+    results: Sequence[object],
+    explain: Callable[[BaseException], Cause],
+) -> dict[str, Cause]:
+    """Keys that single deletions left, each with why; one that was not there is gone."""
+    left = {}
+    for key, result in zip(keys, results, strict=True):
+        if isinstance(result, Exception):
+            cause = explain(result)
+            if verdict(cause) is not Verdict.MISSING:
+                left[key] = cause
+        elif isinstance(result, BaseException):
+            raise result
+    return left
 
 
 def as_bytes(data: Buffer) -> bytes:
