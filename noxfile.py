@@ -17,7 +17,7 @@ nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["lint", "types", "imports", "tests", "model", "crash", "servers", "docs"]
 nox.options.reuse_existing_virtualenvs = True
 
-CODE = ("src", "tests", "benchmarks", "noxfile.py")
+CODE = ("src", "conformance", "tests", "benchmarks", "noxfile.py")
 
 
 def install(session: nox.Session, *what: str) -> None:

@@ -1,0 +1,122 @@
+"""Schedules: which calls go wrong and how, as one line of text that can be printed and replayed.
+
+``seed=7; writer: put_new[log/*]#1=lost-reply; recoverer: unlink#2=kill``
+
+An entry names an agent (``writer`` if left out), a call, optionally a pattern of its key, the number of the
+matching call, and an action; ``!`` after the action makes it stick: that call and all later matching ones.
+The call is a pattern of names; ``*`` is any call and ``+`` any call that changes something.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from fstx.errors import UsageError
+
+ACTIONS = {
+    "fail": "certainly not done, and told so",
+    "lost-request": "not done, and not told: an error or UNKNOWN",
+    "lost-reply": "done, and not told",
+    "kill": "the process dies before the call",
+    "kill-after": "the process dies after the call",
+    "torn": "the process dies when half of the call is done",
+    "late": "not told, and done only later, when the run asks for late requests",
+    "duplicate": "done twice; the second answer is told",
+    "interrupt": "Ctrl-C before the call",
+    "interrupt-after": "Ctrl-C after the call",
+    "stale": "a read answers what it answered before",
+    "switch": "the other agent runs from here on, until it ends or is switched",
+    "fence": "the process stops; a recoverer takes it for dead; then the process goes on",
+    "sigkill": "the real process is killed",
+    "sigstop": "the real process is stopped",
+}
+"""What may happen at a call."""
+
+_ENTRY = re.compile(
+    r"(?:(?P<agent>[\w-]+):\s*)?(?P<op>[\w*+?-]+)(?:\[(?P<key>[^\]]*)\])?#(?P<nth>\d+)=(?P<action>[\w-]+)(?P<sticky>!?)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One entry of a schedule."""
+
+    op: str
+    nth: int
+    action: str
+    key: str = "*"
+    agent: str = "writer"
+    sticky: bool = False
+
+    def matches(self, agent: str, op: str, key: str, changing: bool) -> bool:
+        """Whether a call is one of those that this entry counts."""
+        if agent != self.agent:
+            return False
+        named = changing if self.op == "+" else fnmatchcase(op, self.op)
+        return named and (self.key == "*" or fnmatchcase(key, self.key))
+
+    def __str__(self) -> str:
+        agent = "" if self.agent == "writer" else f"{self.agent}: "
+        key = "" if self.key == "*" else f"[{self.key}]"
+        return f"{agent}{self.op}{key}#{self.nth}={self.action}{'!' if self.sticky else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """All that a run needs to go the same way again, beside its case and its storage."""
+
+    faults: tuple[Fault, ...] = ()
+    seed: int = 0
+
+    def __str__(self) -> str:
+        return "; ".join([f"seed={self.seed}", *map(str, self.faults)])
+
+    def without(self, index: int) -> Schedule:
+        """This schedule with one fault fewer."""
+        return replace(self, faults=self.faults[:index] + self.faults[index + 1 :])
+
+
+def schedule(*faults: Fault, seed: int = 0) -> Schedule:
+    """A schedule of these faults."""
+    return Schedule(tuple(faults), seed)
+
+
+def parse(text: str) -> Schedule:
+    """The schedule that `text` spells; UsageError naming the entry that can't be read."""
+    seed = 0
+    faults: list[Fault] = []
+    for entry in filter(None, (part.strip() for part in text.split(";"))):
+        if entry.startswith("seed="):
+            try:
+                seed = int(entry.removeprefix("seed="))
+            except ValueError:
+                raise UsageError(f"{entry!r}: a seed is a whole number") from None
+            continue
+        found = _ENTRY.fullmatch(entry)
+        if found is None or int(found["nth"]) < 1:
+            raise UsageError(
+                f"{entry!r} is no entry of a schedule; one reads writer: put_new[log/*]#1=lost-reply"
+            )
+        if found["action"] not in ACTIONS:
+            raise UsageError(
+                f"{entry!r}: no action {found['action']!r}; there are {', '.join(ACTIONS)}"
+            )
+        faults.append(
+            Fault(
+                found["op"],
+                int(found["nth"]),
+                found["action"],
+                found["key"] or "*",
+                found["agent"] or "writer",
+                bool(found["sticky"]),
+            )
+        )
+    return Schedule(tuple(faults), seed)
+
+
+def agents(faults: Iterable[Fault]) -> tuple[str, ...]:
+    """The agents that a schedule speaks of, in order."""
+    return tuple(dict.fromkeys(f.agent for f in faults))
