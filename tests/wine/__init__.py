@@ -1,0 +1,1 @@
+"""The tests on a Windows Python under wine: see ``nox -s wine``."""
