@@ -7,6 +7,7 @@ from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from fstx import seams
 from fstx.backends.manifest.dataset import Dataset, dataset_of, marked_above
 from fstx.errors import PathError, UsageError
 from fstx.filesystem.names import target_part
@@ -16,6 +17,7 @@ from fstx.stores.opening import store_of
 
 _KNOWN = 1024
 _known: dict[tuple[str, str], None] = {}  # target and root of datasets that were found
+seams.at_end_of_process(_known.clear)
 _known_lock = threading.Lock()
 
 

@@ -1,6 +1,6 @@
-"""The operating-system calls that the local backend needs, one module per system.
+"""The calls on files and names that transactions by renaming need, one module per system.
 
-`Ops` is the seam: `posix` (Linux and macOS), `windows`, and in the tests a simulated Windows.
+`Ops` is the seam: `posix` (Linux and macOS), `windows`, `sftp` and `smb`, and in the tests a simulated Windows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ class FileKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """Identity and size of what lies at a path, links not followed."""
+    """Identity and size of what lies at a path, links not followed.
+
+    ``ino`` 0: the system tells no identity; contents are then told apart by size and time, and trees by
+    where they lie.
+    """
 
     kind: FileKind
     dev: int
@@ -41,13 +45,25 @@ class Ops(Protocol):
     """Every call raises OSError (``errno``, on Windows ``winerror``) and changes one thing or nothing.
 
     Calls that may meet a passing obstacle (a virus scanner on Windows) retry inside, within
-    ``patience_s``; what comes out is final.
+    ``patience_s``; what comes out is final. A call whose answer was lost raises EIO or ETIMEDOUT: it may have
+    taken effect. Paths are absolute and normal. An `Ops` pickles, and works in the process that it comes to.
     """
 
-    name: str  # "linux", "macos", "posix", "windows"
+    name: str  # "linux", "macos", "posix", "windows", "sftp"
+    place: str  # what makes a URL of a path when put before it; empty on local disks
+    leased: bool  # a lock is lost by a holder that stalls for longer than its lease
+
+    def resolve(self, path: str) -> str:
+        """Absolute and normal; where the last part is a link, what it points to."""
 
     def open_new(self, path: str) -> BinaryIO:
         """Create exclusively, unbuffered, for reading and writing, mode 0666 less umask."""
+
+    def open_again(self, path: str) -> BinaryIO:
+        """An existing file, unbuffered, for reading and writing, at its beginning."""
+
+    def open_read(self, path: str) -> BinaryIO:
+        """An existing file, for reading."""
 
     def read_file(self, path: str, limit_bytes: int) -> bytes:
         """Whole content; OSError(EFBIG) if longer than the limit."""
@@ -72,6 +88,15 @@ class Ops(Protocol):
     def mkdir(self, path: str) -> None: ...
     def rmdir(self, path: str) -> None: ...
     def unlink(self, path: str) -> None: ...
+
+    def share(self, path: str, like: str) -> None:
+        """Make a directory as open as another is; nothing where that is the system's matter."""
+
+    def may_write(self, path: str) -> bool:
+        """False where entries of a directory certainly can't be changed."""
+
+    def set_mtime(self, path: str, mtime_ns: int) -> None:
+        """Called only where files have no ``ino``."""
 
     def rename(self, src: str, dst: str) -> None:
         """Move; what happens to an existing `dst` is the system's (POSIX: file over file, directory

@@ -89,6 +89,9 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 class PosixOps:
     """`Ops` for Linux, macOS and, with fewer abilities, any POSIX system."""
 
+    place = ""
+    leased = False
+
     def __init__(self) -> None:
         self.name = {"linux": "linux", "darwin": "macos"}.get(sys.platform, "posix")
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -101,7 +104,19 @@ class PosixOps:
                 ctypes.c_uint,
             )
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), ()
+
+    def resolve(self, path: str) -> str:
+        return os.path.realpath(path)
+
     # --- contents -----------------------------------------------------------------------------
+
+    def open_again(self, path: str) -> BinaryIO:
+        return open(path, "r+b", buffering=0)
+
+    def open_read(self, path: str) -> BinaryIO:
+        return open(path, "rb", buffering=0)
 
     def open_new(self, path: str) -> BinaryIO:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -172,6 +187,15 @@ class PosixOps:
 
     def unlink(self, path: str) -> None:
         os.unlink(path)
+
+    def share(self, path: str, like: str) -> None:
+        os.chmod(path, os.stat(like).st_mode & 0o7777)
+
+    def may_write(self, path: str) -> bool:
+        return os.access(path, os.W_OK | os.X_OK)
+
+    def set_mtime(self, path: str, mtime_ns: int) -> None:
+        os.utime(path, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
 
     def rename(self, src: str, dst: str) -> None:
         os.rename(src, dst)

@@ -75,6 +75,8 @@ class WindowsOps:
     """
 
     name = "windows"
+    place = ""
+    leased = False
 
     def __init__(
         self,
@@ -88,7 +90,23 @@ class WindowsOps:
         self._crt: Crt = NativeCrt() if crt is None else crt
         self._patience = Patience(patience_s, sleep, monotonic, jitter)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), ()
+
+    def resolve(self, path: str) -> str:
+        return os.path.realpath(path)
+
     # --- files -------------------------------------------------------------------------------
+
+    def open_again(self, path: str) -> BinaryIO:
+        return self._retry(
+            lambda: self._crt.open(path, "r+b"), hopeless=lambda: self._is_tree(path)
+        )
+
+    def open_read(self, path: str) -> BinaryIO:
+        return self._retry(
+            lambda: self._crt.open_shared(path), hopeless=lambda: self._is_tree(path)
+        )
 
     def open_new(self, path: str) -> BinaryIO:
         _check_name(path)
@@ -141,6 +159,15 @@ class WindowsOps:
     def unlink(self, path: str) -> None:
         """Delete a file, also one with the read-only attribute (as on other systems)."""
         self._delete(self._crt.remove, path, tree=False)
+
+    def share(self, path: str, like: str) -> None:
+        """Nothing: access lists are inherited from the directory above."""
+
+    def may_write(self, path: str) -> bool:
+        return True  # access lists tell it, and only a try reads them right
+
+    def set_mtime(self, path: str, mtime_ns: int) -> None:
+        raise OSError(errno.ENOSYS, "times are not set here", path)
 
     def rename(self, src: str, dst: str) -> None:
         """Move to an absent name, or a directory over an empty directory.

@@ -12,6 +12,8 @@ from fstx.sources.tasks import PackedError, RemoteTask, restore
 from fstx.types import StagedObject
 
 _SETTLE_S = 10.0
+_QUIET = 2  # looks in a row: a task may be on its way from the scheduler during the first
+_OVER = frozenset({"memory", "erred", "error", "released", "forgotten"})
 
 
 def run_on_cluster(
@@ -89,14 +91,36 @@ def _reachable(client: Any) -> Iterator[Any]:
 
 
 def _settle(client: Any, name: str) -> None:
+    """Wait, for a bounded time, until no block of the write step `name` runs or may still begin.
+
+    A cancellation travels by the scheduler to the workers, beside the questions asked here. So the
+    scheduler is asked first: once it has forgotten the blocks it sends none any more; then each
+    worker, whose queue the cancellation may not have reached yet.
+    """
     deadline = time.monotonic() + _SETTLE_S
-    while any(client.run(_running, name, on_error="return").values()):
-        if time.monotonic() > deadline:
-            return
-        time.sleep(0.05)
+    quiet = 0
+    while quiet < _QUIET and time.monotonic() < deadline:
+        busy = client.run_on_scheduler(_known, name) or any(
+            client.run(_busy, name, on_error="return").values()
+        )
+        quiet = 0 if busy else quiet + 1
+        time.sleep(0.02)
 
 
-def _running(name: str, dask_worker: Any = None) -> bool:
-    """On a worker: whether a block of the write step `name` is executing."""
-    keys = [getattr(task, "key", None) for task in dask_worker.state.executing]
-    return any(isinstance(key, tuple) and key[0] == name for key in keys)
+def _known(name: str, dask_scheduler: Any = None) -> bool:
+    """On the scheduler: whether a block of the write step `name` is still to be computed."""
+    return any(
+        _ours(key, name) and task.state not in _OVER for key, task in dask_scheduler.tasks.items()
+    )
+
+
+def _busy(name: str, dask_worker: Any = None) -> bool:
+    """On a worker: whether a block of the write step `name` is executing or queued."""
+    return any(
+        _ours(key, name) and task.state not in _OVER
+        for key, task in list(dask_worker.state.tasks.items())
+    )
+
+
+def _ours(key: Any, name: str) -> bool:
+    return isinstance(key, tuple) and bool(key) and key[0] == name

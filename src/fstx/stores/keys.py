@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from fstx import seams
 from fstx.errors import PathError
 
 _BAD = re.compile(r"[\x00-\x1f\x7f\\]")
@@ -38,9 +39,8 @@ def is_temp(key: str) -> bool:
 
 def temp_name() -> str:
     """A name that no listing shows and no key may have."""
-    import secrets
 
-    return f".fstx-{secrets.token_hex(16)}.tmp"
+    return f".fstx-{seams.token_hex(16)}.tmp"
 
 
 def below(root: str, key: str) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
+from fstx import seams
 from fstx.stores import Answer, Info, Proof
 from fstx.stores.keys import check_key, check_prefix, is_temp, span, temp_name
 from fstx.stores.syncing import Directories, Workers
@@ -335,7 +336,7 @@ def _replace(temp: str, target: str) -> None:
             # On Windows a scanner or a reader may hold the old file open for a moment.
             if not _WINDOWS or pause_s > 1:
                 raise
-        time.sleep(pause_s)
+        seams.pause(pause_s)
         pause_s *= 2
 
 

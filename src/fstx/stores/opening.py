@@ -6,6 +6,7 @@ import os
 import re
 from typing import Any
 
+from fstx import seams
 from fstx.errors import PathError
 from fstx.stores import Store
 from fstx.stores.hiding import scrub
@@ -37,7 +38,7 @@ def open_store(url: str | os.PathLike[str], **storage_options: Any) -> Store:
     scheme = found[1].lower() if found else "file"
     if scheme in ("file", "local"):
         path = text[found.end() :] if found else text
-        return _local(path, **storage_options)
+        return seams.around_store(_local(path, **storage_options))
     from fsspec.core import url_to_fs
 
     try:
@@ -55,6 +56,10 @@ def store_of(fs: Any, path: str) -> Store:
     The caller's instance is not changed; where a store needs other options (no listings cache, more
     connections) it makes an instance of its own.
     """
+    return seams.around_store(_store_of(fs, path))
+
+
+def _store_of(fs: Any, path: str) -> Store:
     from fsspec.implementations.local import LocalFileSystem
     from fsspec.implementations.memory import MemoryFileSystem
 

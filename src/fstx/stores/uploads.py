@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from functools import partial
 
+from fstx import seams
 from fstx.stores import Answer
 from fstx.stores.link import Link
 from fstx.stores.services import Upload
@@ -182,7 +182,7 @@ class ConditionalWriter(RemoteWriter):
         answer = Answer.BUSY
         for turn in range(_TRIES):
             if turn:
-                time.sleep(0.1 * 2**turn)
+                seams.pause(0.1 * 2**turn)
             try:
                 answer = self._link.wait(self._link.once(make, "complete", self._place, size_bytes))
             except OSError:

@@ -23,7 +23,7 @@ SMALL, MIDDLE = b"s" * 100, b"m" * 5000
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr("fstx.seams._wait", lambda seconds: None)
 
 
 @dataclass

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from fstx import seams
 from fstx.backends.local.backend import LocalBackend
 from fstx.errors import PathError
 from fstx.ops import Ops
@@ -39,7 +40,10 @@ def open_backend(
         False forbids syncfs(2).
     """
     return LocalBackend(
-        [_path_of(u) for u in urls], joined=joined, ops=ops or native_ops(), syncfs=syncfs
+        [_path_of(u) for u in urls],
+        joined=joined,
+        ops=seams.around_ops(ops or native_ops()),
+        syncfs=syncfs,
     )
 
 

@@ -6,10 +6,10 @@ import contextlib
 import os
 import platform
 import re
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 
+from fstx import seams
 from fstx.backends.base import key_of, refuse_missing, wrap_storage_error
 from fstx.backends.local.control import CLAIM, REF, TEMPORARY, Control, boot_id, names_from
 from fstx.backends.local.items import Target, identity, is_empty_tree
@@ -59,7 +59,7 @@ class LocalBackend:
         self._joined = joined
         self._syncfs = syncfs
         self._given = tuple(targets)
-        self._paths = tuple(os.path.realpath(t) for t in targets)
+        self._paths = tuple(ops.resolve(t) for t in targets)
         names = [os.path.basename(p) for p in self._paths]
         for given, path, name in zip(targets, self._paths, names, strict=True):
             if not name:
@@ -67,7 +67,7 @@ class LocalBackend:
                     f"{given} is the root of a file system; name targets below it in a list: "
                     "fstx.begin([...])"
                 )
-            if CONTROL_NAME in path.split(os.sep):
+            if CONTROL_NAME in path.replace(os.sep, "/").split("/"):
                 raise PathError(f"{given} lies in {CONTROL_NAME}/, which is the library's own")
             if ops.name == "windows" and (problem := name_problem(name)):
                 raise PathError(f"{given}: Windows can't hold a name that {problem}")
@@ -91,7 +91,7 @@ class LocalBackend:
 
     @property
     def url(self) -> str:
-        return self._paths[0] if len(self._paths) == 1 else ", ".join(self._paths)
+        return ", ".join(self._ops.place + path for path in self._paths)
 
     @property
     def _controls(self) -> tuple[Control, ...]:
@@ -135,7 +135,7 @@ class LocalBackend:
         """
         if entry is not None:
             check_path(entry)
-        txid = secrets.token_hex(16) if id is None else key_of(id)
+        txid = seams.token_hex(16) if id is None else key_of(id)
         durable = durability == "data"
         with (
             self._storage_errors("beginning a transaction"),

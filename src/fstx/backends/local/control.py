@@ -124,7 +124,7 @@ class Control:
             ) from error
         # Writers of one group share it: as open as the directory that it lies in.
         with contextlib.suppress(OSError):
-            os.chmod(path, os.stat(self.parent).st_mode & 0o7777)
+            self.ops.share(path, self.parent)
 
     def leave(self) -> None:
         """Remove the control directory if this was its last user. Best effort."""

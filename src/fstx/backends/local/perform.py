@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from fstx import seams
 from fstx.backends.local.causes import event_of, reason_of
 from fstx.backends.local.control import FENCED, REF, TRASH, Control, remove_tree
 from fstx.backends.local.items import identity, is_empty_tree
@@ -258,7 +258,7 @@ class Performer:
         for folder in folders:
             if self.may_replan and ops.lstat(folder) is None:
                 raise Replan(self)  # a directory that was there: it can be published instead
-            if not os.access(folder, os.W_OK | os.X_OK):
+            if not ops.may_write(folder):
                 self.complaint = f"{folder} is not writable"
                 return v.Refused("failed")
             if leaves_mount(self.control.ops, self.area, folder):
@@ -278,7 +278,7 @@ class Performer:
             names = [name for parent, name in targets if parent == control.parent]
             if names and len(control.transactions()) > 1:
                 for name in names:
-                    control.bump(name, secrets.token_hex(8))
+                    control.bump(name, seams.token_hex(8))
 
     # --- records -------------------------------------------------------------------------------
 
@@ -431,7 +431,7 @@ class Performer:
             self.keeper.close()
         trash = self.control.area(self.txid, TRASH)
         if self.control.ops.lstat(trash) is not None:
-            trash = self.control.area(self.txid + "-" + secrets.token_hex(4), TRASH)
+            trash = self.control.area(self.txid + "-" + seams.token_hex(4), TRASH)
         self.control.ops.rename(self.area, trash)
         self.area = trash
         try:

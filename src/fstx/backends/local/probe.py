@@ -8,13 +8,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 
+from fstx import seams
 from fstx.backends.local.control import Control, remove_tree
 from fstx.ops import Ops
 from fstx.select import Abilities
 
 _seen: dict[tuple[str, int, str, bool], Abilities] = {}
+
+
+seams.at_end_of_process(_seen.clear)
 
 
 def probe(control: Control, *, durable: bool) -> Abilities:
@@ -31,7 +34,7 @@ def probe(control: Control, *, durable: bool) -> Abilities:
 
 
 def _try_everything(control: Control, ops: Ops, durable: bool) -> Abilities:
-    folder = os.path.join(control.path, "probe-" + secrets.token_hex(4))
+    folder = os.path.join(control.path, "probe-" + seams.token_hex(4))
     ops.mkdir(folder)
     try:
         a, b = os.path.join(folder, "Ab"), os.path.join(folder, "b")
@@ -94,7 +97,7 @@ def leaves_mount(ops: Ops, folder: str, into: str) -> bool:
     Renames a name that does not exist: Linux compares the mounts before it looks the names up, so a
     bind mount of the same device shows as well (st_dev would not tell), and nothing is created.
     """
-    name = "absent-" + secrets.token_hex(6)
+    name = "absent-" + seams.token_hex(6)
     try:
         ops.rename(os.path.join(folder, name), os.path.join(into, name))
     except OSError as error:

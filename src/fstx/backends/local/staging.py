@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import secrets
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
+from fstx import seams
 from fstx.backends.base import wrap_storage_error
 from fstx.backends.given import as_buffers
 from fstx.errors import FencedError, StateError, StorageError
@@ -96,7 +96,7 @@ class LocalStagedFile(io.BufferedRandom):
     """
 
     def __init__(self, raw: Any, path: str) -> None:
-        super().__init__(raw)
+        super().__init__(raw, getattr(raw, "buffer_bytes", io.DEFAULT_BUFFER_SIZE))
         self.path = path
         self.broken: OSError | None = None  # kept: the caller's library may swallow it
         self._receipt: StagedObject | None = None
@@ -153,13 +153,13 @@ class LocalStager:
         self._durable = durable
         self._keeper = keeper
         self._pid = os.getpid()
-        self._token = secrets.token_hex(6)
+        self._token = seams.token_hex(6)
         self._count = 0
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         return {
-            "ops": type(self._ops),
+            "ops": self._ops,
             "area": self._area,
             "txid": self._txid,
             "durable": self._durable,
@@ -167,7 +167,7 @@ class LocalStager:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(  # type: ignore[misc]
-            state["ops"](), state["area"], state["txid"], durable=state["durable"], keeper=None
+            state["ops"], state["area"], state["txid"], durable=state["durable"], keeper=None
         )
 
     def __repr__(self) -> str:
@@ -220,8 +220,11 @@ class LocalStager:
                 file.detach()
             elif self._durable:
                 raw = self._reopen(key)
-            size_bytes = os.stat(self._at(key)).st_size if raw.closed else raw.seek(0, os.SEEK_END)
-            if not raw.closed:
+            if raw.closed:
+                stat = self._ops.lstat(self._at(key))
+                size_bytes = 0 if stat is None else stat.size_bytes
+            else:
+                size_bytes = raw.seek(0, os.SEEK_END)
                 self._finish(raw)
         except OSError as error:
             with contextlib.suppress(ValueError, OSError):
@@ -233,7 +236,7 @@ class LocalStager:
 
     def _reopen(self, key: str) -> Any:
         """The caller's library closed the file; sync it by a descriptor of our own."""
-        return open(self._at(key), "r+b", buffering=0)
+        return self._ops.open_again(self._at(key))
 
     def _at(self, key: str) -> str:
         return os.path.join(self._area, key)
@@ -278,8 +281,8 @@ def write_all(file: Any, buffers: Iterable[Buffer]) -> int:
     """Write buffers one behind the other, without joining them; returns the bytes written."""
     total = 0
     views = [memoryview(b).cast("B") for b in buffers if memoryview(b).nbytes]
-    writev = getattr(os, "writev", None)
-    fd = file.fileno() if writev is not None else -1
+    fd = _descriptor(file)
+    writev = getattr(os, "writev", None) if fd is not None else None
     while views:
         done = writev(fd, views[:_IOV_MAX]) if writev is not None else file.write(views[0])
         total += done
@@ -291,21 +294,32 @@ def write_all(file: Any, buffers: Iterable[Buffer]) -> int:
     return total
 
 
-def read_range(path: str, start: int, stop: int | None) -> bytes:
+def _descriptor(file: Any) -> int | None:
+    """That of a file of this system; None for one on a server."""
+    try:
+        return int(file.fileno())
+    except io.UnsupportedOperation:
+        return None
+
+
+def read_range(ops: Ops, path: str, start: int, stop: int | None) -> bytes:
     """Bytes `start` to `stop` of a file, as a slice would give them."""
-    with open(path, "rb") as file:
-        if start == 0 and stop is None:
-            return file.read()
-        size = os.fstat(file.fileno()).st_size
-        first, last, _ = slice(start, stop).indices(size)
+    with ops.open_read(path) as file:
+        first, last, _ = slice(start, stop).indices(file.seek(0, os.SEEK_END))
         file.seek(first)
-        return file.read(max(0, last - first))
+        blocks = []
+        left = last - first
+        while left > 0 and (block := file.read(left)):
+            blocks.append(block)
+            left -= len(block)
+    return b"".join(blocks)
 
 
-def copy_file(source: Any, target: Any) -> None:
-    """Append a whole file; inside the kernel where it can be (copy_file_range(2))."""
-    left = os.fstat(source.fileno()).st_size
-    in_kernel = hasattr(os, "copy_file_range")
+def copy_file(source: Any, target: Any) -> int:
+    """Append a whole file; inside the kernel where it can be (copy_file_range(2)). Returns its size."""
+    left = size_bytes = int(source.seek(0, os.SEEK_END))
+    source.seek(0)
+    in_kernel = hasattr(os, "copy_file_range") and _descriptor(source) is not None
     while left:
         if in_kernel:
             try:
@@ -322,3 +336,4 @@ def copy_file(source: Any, target: Any) -> None:
             break
         write_all(target, [block])
         left -= len(block)
+    return size_bytes

@@ -190,14 +190,13 @@ class LocalTransaction(BaseTransaction):
             for piece in pieces:
                 if isinstance(piece, StagedObject):
                     try:
-                        source = open(self._source(piece), "rb", buffering=0)  # noqa: SIM115
+                        source = self._ops.open_read(self._source(piece))
                     except FileNotFoundError as error:
                         raise StateError(
                             f"the piece {piece.path!r} was used up already", txid=self.id
                         ) from error
                     with source:
-                        copy_file(source, raw)
-                        if os.fstat(source.fileno()).st_size != piece.size_bytes:
+                        if copy_file(source, raw) != piece.size_bytes:
                             raise StorageError(
                                 f"the piece {piece.path!r} is not there whole", txid=self.id
                             )
@@ -208,12 +207,12 @@ class LocalTransaction(BaseTransaction):
     # --- the view after commit --------------------------------------------------------------------
 
     def _read_staged(self, receipt: StagedObject, start: int, stop: int | None) -> bytes:
-        return read_range(self._items.staged_path(receipt.path), start, stop)
+        return read_range(self._ops, self._items.staged_path(receipt.path), start, stop)
 
     def _read_base(self, path: str, start: int, stop: int | None) -> bytes:
         self._no_links(path)
         try:
-            return read_range(self._items.target_path(path), start, stop)
+            return read_range(self._ops, self._items.target_path(path), start, stop)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise FileNotFoundError(f"{path!r} is not in {self.url}") from error
 
@@ -300,7 +299,9 @@ class LocalTransaction(BaseTransaction):
             strategy, tuple(e.item for e in entries), how=cast(Any, how or "create"), strict=True
         )
         changed = {(e.parent, e.name) for e in entries}
-        urls = tuple(t.path for t in self._targets if (t.parent, t.name) in changed)
+        urls = tuple(
+            self._ops.place + t.path for t in self._targets if (t.parent, t.name) in changed
+        )
         count, size_bytes = len(self._changes.staged), self._changes.size_bytes
         performer = self._performer(entries, strategy, how)
         if held is not None:

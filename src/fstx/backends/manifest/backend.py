@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fstx import seams
 from fstx.backends.base import refuse_missing
 from fstx.backends.manifest import joining
 from fstx.backends.manifest.collect import settle_dead
@@ -106,7 +107,9 @@ class ManifestBackend:
     ) -> None:
         if policy not in POLICIES:
             raise UsageError(f"policy={policy!r}; it is one of {', '.join(POLICIES)}")
-        self.dataset = store if isinstance(store, Dataset) else dataset_of(store)
+        self.dataset = (
+            store if isinstance(store, Dataset) else dataset_of(seams.around_store(store))
+        )
         self._prefix = prefix
         self._roots = roots
         self._policy: Policy = policy

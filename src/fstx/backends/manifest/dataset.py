@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
+from fstx import seams
 from fstx.backends.base import wrap_storage_error
 from fstx.backends.manifest.log import Appender, Head, Log, Since
 from fstx.backends.manifest.names import MARKER, OTHER_MARKER, PIN
@@ -298,6 +299,9 @@ def forget() -> None:
     """Forget all datasets, as a process that has just begun."""
     with _datasets_lock:
         _datasets.clear()
+
+
+seams.at_end_of_process(forget)
 
 
 def _after_fork_in_child() -> None:

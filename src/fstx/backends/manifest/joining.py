@@ -16,12 +16,17 @@ from types import MappingProxyType
 from typing import Any
 from weakref import WeakValueDictionary
 
+from fstx import seams
+
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _CURRENT: ContextVar[Mapping[str, Any]] = ContextVar("fstx_current", default=_NOTHING)
 _open: WeakValueDictionary[str, Any] = WeakValueDictionary()
 _lock = threading.Lock()
 
 _REFERENCE = re.compile(r"([0-9a-f]{32})\.(\d{1,20})")
+
+
+seams.at_end_of_process(_open.clear)
 
 
 def _after_fork_in_child() -> None:

@@ -6,11 +6,11 @@ A record holds the state before it and its own change, so the newest record alon
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from fstx import seams
 from fstx.backends.manifest.names import BOUNDARY, LOG, boundary_key, log_key, seq_of
 from fstx.errors import RecoveryError
 from fstx.machines import manifest as m
@@ -208,7 +208,7 @@ class Appender:
         *,
         settle: Callable[[], None] = lambda: None,
         landed_unseen: Callable[[Head], int | None] = lambda head: None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = seams.pause,
     ) -> None:
         self.log = log
         self.head = head

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import secrets
 import time
 
+from fstx import seams
 from fstx.backends.base import key_of
 from fstx.state.entries import escape
 
@@ -47,7 +47,7 @@ def mark_of(id: str) -> str:
 
 def new_txid() -> str:
     """Names one run of a transaction and owns what it stages; two runs with one id have two."""
-    return secrets.token_hex(16)
+    return seams.token_hex(16)
 
 
 def joined_key(txid: str, path: str, attempt: str) -> str:
@@ -61,7 +61,7 @@ def joined_prefix(txid: str) -> str:
 
 def new_attempt(checksum: str) -> str:
     """The name of one attempt: sorts after older ones as clocks agree; ends with a checksum or ``-``."""
-    return f"{time.time_ns():016x}{secrets.token_hex(3)}-{checksum or '-'}"
+    return f"{time.time_ns():016x}{seams.token_hex(3)}-{checksum or '-'}"
 
 
 def removal_attempt() -> str:
@@ -78,7 +78,7 @@ def split_attempt(attempt: str) -> tuple[str, str] | None:
 
 
 def node_key(txid: str) -> str:
-    return f"{NODE}{txid}-{secrets.token_hex(6)}"
+    return f"{NODE}{txid}-{seams.token_hex(6)}"
 
 
 def owner_of(key: str) -> str | None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import platform
 import re
-import secrets
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from fstx import seams
 from fstx.backends.manifest.dataset import Dataset
 from fstx.backends.manifest.names import PIN
 from fstx.backends.manifest.survey import alive
@@ -81,7 +81,7 @@ def put_pin(dataset: Dataset, version: int, ttl_s: float = TTL_S) -> Pin:
     """
     if not ttl_s > 0:
         raise UsageError(f"ttl_s={ttl_s}; a pin lasts some seconds at least")
-    pin = Pin(version, secrets.token_hex(16), ttl_s)
+    pin = Pin(version, seams.token_hex(16), ttl_s)
     try:
         renew(dataset, pin)
     except PermissionError as error:
@@ -124,7 +124,7 @@ def gone(dataset: Dataset, version: int, newest: int) -> str:
 
 def storage_now(dataset: Dataset) -> float:
     """What time it is by the storage's clock: an object is written and looked at."""
-    key = f"{_CLOCK}{secrets.token_hex(16)}"
+    key = f"{_CLOCK}{seams.token_hex(16)}"
     dataset.store.put(key, b"\n")
     try:
         info = dataset.store.info(key)

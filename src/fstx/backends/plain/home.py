@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -161,7 +160,6 @@ class Home:
             lambda at, since: judge(self.ledger(at)),
             settle=settle,
             landed_unseen=lambda at: at.seq if seen(self.ledger(at)) else None,
-            sleep=lambda seconds: time.sleep(seconds),
         )
         made(appender)
         verdict = judge(self.ledger(head))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import secrets
 
+from fstx import seams
 from fstx.backends.manifest.names import DATA, OTHER_MARKER, mark_of
 
 MARKER = OTHER_MARKER
@@ -27,12 +27,12 @@ def staged_prefix(txid: str) -> str:
 
 def notice_key(txid: str) -> str:
     """A new key for a notice: which names are about to be taken."""
-    return f"{staged_prefix(txid)}{_NAMES}{secrets.token_hex(8)}"
+    return f"{staged_prefix(txid)}{_NAMES}{seams.token_hex(8)}"
 
 
 def ops_key(txid: str) -> str:
     """A new key for the steps of a large commit."""
-    return f"{staged_prefix(txid)}{_OPS}{secrets.token_hex(8)}"
+    return f"{staged_prefix(txid)}{_OPS}{seams.token_hex(8)}"
 
 
 def gone_key(txid: str) -> str:

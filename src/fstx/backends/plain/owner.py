@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakValueDictionary
 
+from fstx import seams
 from fstx.backends.local.control import boot_id
 
 Life = Literal["living", "dead", "elsewhere"]
@@ -68,6 +69,9 @@ def closed(txid: str) -> None:
     """This process is done with `txid`."""
     with _lock:
         _open.pop(txid, None)
+
+
+seams.at_end_of_process(_open.clear)
 
 
 def _after_fork_in_child() -> None:

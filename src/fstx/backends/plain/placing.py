@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from fstx import seams
 from fstx.backends.plain.compare import Content, holds
 from fstx.backends.plain.names import gone_key, is_notice, notice_key, staged_prefix
 from fstx.errors import ConflictError, FencedError, PathError, RecoveryError
@@ -102,7 +102,7 @@ def put_part(parent: Store, part: Part, data: bytes, txid: str) -> None:
     answer = Answer.BUSY
     for turn in range(_TRIES):
         if turn:
-            time.sleep(min(2.0, 0.02 * 2**turn))
+            seams.pause(min(2.0, 0.02 * 2**turn))
         answer = parent.put_new(part.path, data)
         if answer is Answer.DONE:
             return

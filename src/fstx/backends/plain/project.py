@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeAlias
 
+from fstx import seams
 from fstx.backends.plain.base import contents
 from fstx.backends.plain.claims import Decided
 from fstx.backends.plain.compare import Content, holds
@@ -107,7 +107,7 @@ class Projection:
                 case p.Finish():
                     return self._finish()
                 case m.Pause(turn):
-                    time.sleep(random.uniform(0, min(2.0, 0.01 * 2**turn)))
+                    seams.pause(random.uniform(0, min(2.0, 0.01 * 2**turn)))
                     return v.Done()
         except (OSError, InDoubtError) as error:
             self.cause = error
@@ -137,7 +137,7 @@ class Projection:
                 for turn in range(_BUSY):
                     if answer is not Answer.BUSY:
                         break
-                    time.sleep(0.02 * 2**turn)
+                    seams.pause(0.02 * 2**turn)
                     answer = self._put_if(op, data)
         except OSError as error:
             self.cause = error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 
+from fstx import seams
 from fstx.backends.plain import owner
 from fstx.backends.plain.claims import Claim, Dead, Ledger
 from fstx.backends.plain.home import Home
@@ -119,7 +120,7 @@ def claim(
         if isinstance(outcome, m.Landed | m.Moot):
             return home.ledger(home.dataset.current().head)
         if isinstance(outcome, v.Aborted) and outcome.reason == "conflict":
-            time.sleep(min(0.5, 0.01 * 2**turn))
+            seams.pause(min(0.5, 0.01 * 2**turn))
             continue
         text = f"beginning at {home.url}: the claim could not be written"
         if isinstance(outcome, v.Aborted):

@@ -1,0 +1,105 @@
+"""Where a test kit may stand: between a backend and its storage, and in place of waiting.
+
+In use nothing stands there. The conformance kit puts fault-injecting layers under backends that it opens by
+URL, also under a third party's, makes pauses short, and ends simulated processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """What is put around each store, and around the calls of the operating system."""
+
+    store: Callable[[Any], Any] | None = None
+    ops: Callable[[Any], Any] | None = None
+
+
+_layers: ContextVar[Layers | None] = ContextVar("fstx_layers", default=None)
+_endings: list[Callable[[], object]] = []
+_wait: Callable[[float], object] = time.sleep
+_hex: Callable[[int], str] = secrets.token_hex
+
+
+@contextlib.contextmanager
+def under(layers: Layers) -> Iterator[None]:
+    """Backends that are opened within the block get these layers."""
+    token = _layers.set(layers)
+    try:
+        yield
+    finally:
+        _layers.reset(token)
+
+
+def around_store(store: T) -> T:
+    """`store`, or the layer over it."""
+    layers = _layers.get()
+    if layers is None or layers.store is None or getattr(store, "is_layer", False):
+        return store
+    wrapped: T = layers.store(store)
+    return wrapped
+
+
+def around_ops(ops: T) -> T:
+    """`ops`, or the layer over it."""
+    layers = _layers.get()
+    if layers is None or layers.ops is None or getattr(ops, "is_layer", False):
+        return ops
+    wrapped: T = layers.ops(ops)
+    return wrapped
+
+
+def pause(seconds: float) -> None:
+    """Wait between two tries."""
+    _wait(seconds)
+
+
+@contextlib.contextmanager
+def waiting(wait: Callable[[float], object]) -> Iterator[None]:
+    """Within the block pauses of the whole process call `wait` instead of sleeping."""
+    global _wait
+    before, _wait = _wait, wait
+    try:
+        yield
+    finally:
+        _wait = before
+
+
+def token_hex(count: int) -> str:
+    """`count` bytes that nobody else draws, in hex: names of transactions, attempts, temporary files."""
+    return _hex(count)
+
+
+@contextlib.contextmanager
+def drawing(draw: Callable[[int], str]) -> Iterator[None]:
+    """Within the block names of the whole process are drawn by `draw`, so that a run can be repeated."""
+    global _hex
+    before, _hex = _hex, draw
+    try:
+        yield
+    finally:
+        _hex = before
+
+
+def at_end_of_process(forget: Callable[[], object]) -> None:
+    """Register what forgets the state that a module keeps for this process."""
+    _endings.append(forget)
+
+
+def end_of_process() -> None:
+    """From here on this process knows nothing of what it did before, as one that has just begun.
+
+    Transactions that it had open count as a dead process's.
+    """
+    for forget in _endings:
+        forget()
