@@ -32,6 +32,25 @@ ACTIONS = {
     "fence": "the process stops; a recoverer takes it for dead; then the process goes on",
     "sigkill": "the real process is killed",
     "sigstop": "the real process is stopped",
+    # on the wire, by the proxy: the call is an HTTP method, the key path and query
+    "reset-before": "the connection is reset; the server saw nothing",
+    "reset-middle": "half of the body reaches the server, then all is reset",
+    "reset-after": "done, then a reset instead of the answer",
+    "status-403": "refused with this status; the server saw nothing",
+    "status-409": "refused with this status; the server saw nothing",
+    "status-429": "refused with this status; the server saw nothing",
+    "status-500": "refused with this status; the server saw nothing",
+    "status-503": "refused with this status; the server saw nothing",
+    "status-500-after": "done, and answered with this status",
+    "status-503-after": "done, and answered with this status",
+    "stall": "not done, and no answer for longer than the caller waits",
+    "stall-after": "done, and no answer for longer than the caller waits",
+    "duplicate-first": "done twice; the first answer is told",
+    "zombie": "done, not told, and done again when the run asks for late requests",
+    "truncate": "done; half of the answer's body, then the end",
+    "corrupt": "done; one bit of the answer's body is another",
+    "strip": "the conditions of the call are ignored",
+    "racy": "the conditions of the call are looked at first, and ignored then",
 }
 """What may happen at a call."""
 

@@ -22,8 +22,8 @@ from fstx.stores import Answer, Store, Tidies, probe
 from fstx.stores.generic import GenericStore
 from fstx.stores.opening import open_store, store_of
 from fstx.stores.remote import RemoteStore
-from servers.faultproxy import Rule
-from support.servers import FaultProxy, Place
+from fstx_conformance.seams.proxy.control import FaultProxy, Rule
+from support.servers import Place
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from fstx.errors import CapabilityError, ConflictError, InDoubtError
 from fstx.machines import manifest
 from fstx.stores import Store
 from fstx.stores.opening import open_store
-from servers.faultproxy import Rule
+from fstx_conformance.seams.proxy.control import Rule
 from support.emulators import Place
 
 BIG = bytes(range(256)) * 16

@@ -14,8 +14,13 @@ from typing import Any
 
 import pytest
 
-from servers.faultproxy import ACTIONS, Rule
-from support.emulators import HOST, TESTS, FaultProxy, Place, Server
+from fstx.errors import UsageError
+from fstx_conformance.schedule import Fault, parse
+from fstx_conformance.seams.proxy.actions import PERFORM
+from fstx_conformance.seams.proxy.control import FaultProxy
+from fstx_conformance.seams.proxy.faults import HTTP_ACTIONS, rule_of
+from fstx_conformance.seams.proxy.rules import ACTIONS, Rule
+from support.emulators import HOST, TESTS, Place, Server
 from support.rawhttp import Call, Objects, Reply, ask
 
 BODY = b"0123456789" * 1000
@@ -28,9 +33,12 @@ class Both:
         self._server, self._proxy = s3.port, proxy.port
         self._objects = Objects(s3)
 
-    def put(self, body: bytes = BODY, name: str = "a", **condition: Any) -> Reply:
+    def put(
+        self, body: bytes = BODY, name: str = "a", *, timeout_s: float = 20, **condition: Any
+    ) -> Reply:
         """Put through the proxy."""
-        return ask(self._proxy, self._objects.put(name, **condition), body)
+        call = self._objects.put(name, **condition)
+        return ask(self._proxy, call, body, timeout_s=timeout_s)
 
     def get(self, name: str = "a", *, timeout_s: float = 20) -> Reply:
         """Get through the proxy."""
@@ -315,7 +323,7 @@ def test_unknown_actions_are_refused() -> None:
     """Protects against rules that silently do nothing."""
     with pytest.raises(ValueError, match="no action 'rest_after'"):
         Rule("rest_after")
-    assert len(ACTIONS) == 16
+    assert set(PERFORM) == ACTIONS
 
 
 def test_other_services_pass_too(faulty_place: Place) -> None:
@@ -338,22 +346,97 @@ def test_control_is_not_logged(fault_proxy: FaultProxy) -> None:
     assert len(fault_proxy.log()) == 1
 
 
+def test_late(both: Both, fault_proxy: FaultProxy) -> None:
+    """Protects tests of fencing: an unanswered put is done when late requests are delivered, not before."""
+    fault_proxy.rules(Rule("late", method="PUT", times=1))
+    with pytest.raises(ConnectionResetError):
+        both.put(b"late")
+    assert both.stored() is None
+    assert both.put(b"new").status == 200
+    assert fault_proxy.deliver() == [200]
+    assert both.stored() == b"late"
+    assert fault_proxy.log()[0]["second"] == 200
+    assert fault_proxy.deliver() == []
+
+
+def test_zombie_waits_for_delivery(both: Both, fault_proxy: FaultProxy) -> None:
+    """Protects replays: without `wait_s` the repetition comes when it is asked for; `clear` forgets it."""
+    fault_proxy.rules(Rule("zombie", times=2))
+    for body in (b"old", b"older"):
+        with pytest.raises(ConnectionResetError):
+            both.put(body, absent=True)
+    both.store(b"new")
+    assert fault_proxy.deliver() == [412, 412]
+    fault_proxy.rules(Rule("late"))
+    with pytest.raises(ConnectionResetError):
+        both.put(b"never")
+    fault_proxy.clear()
+    assert fault_proxy.deliver() == []
+    assert both.stored() == b"new"
+
+
+def test_stale_may_be_an_absence(both: Both, fault_proxy: FaultProxy) -> None:
+    """Protects tests of slow visibility: what was seen last may be that there is nothing."""
+    assert both.get().status == 404
+    both.store(b"new")
+    fault_proxy.rules(Rule("stale", times=1))
+    assert [both.get().status for _ in range(2)] == [404, 200]
+
+
+def test_each_rule_counts_for_itself(both: Both, fault_proxy: FaultProxy) -> None:
+    """Protects schedules: an entry's number counts matching requests, whatever other entries did to them."""
+    fault_proxy.faults(parse("proxy: PUT#1=status-500; proxy: +[*/a]#2=status-429").faults)
+    assert [both.put().status for _ in range(3)] == [500, 429, 200]
+    assert [e["rule"] for e in fault_proxy.log()] == [0, 1, None]
+
+
+@pytest.mark.parametrize("action", sorted(HTTP_ACTIONS))
+def test_every_action_of_a_schedule_can_be_done(
+    both: Both, fault_proxy: FaultProxy, action: str
+) -> None:
+    """Protects replays: each name does something to the second put of that key, and to no other request."""
+    fault = Fault("PUT", 2, action, key="*/a", agent="proxy")
+    assert parse(str(fault)).faults == (fault,)
+    rule = rule_of(fault)
+    rule.wait_s = 0.1
+    fault_proxy.rules(rule)
+    assert both.put().status == 200
+    assert both.put(name="b").status == 200
+    try:
+        both.put(timeout_s=5)
+    except (OSError, http.client.HTTPException):
+        assert rule.do not in ("status", "status_after", "duplicate", "stale", "strip", "racy")
+    assert both.put().status == 200
+    assert [e["do"] for e in fault_proxy.log()] == [None, None, rule.do, None]
+
+
+def test_a_sticky_entry_stays() -> None:
+    """Protects outages: with ``!`` the rule has no end; other agents' entries make no rule."""
+    (fault,) = parse("proxy: GET[*list*]#3=reset-before!").faults
+    rule = rule_of(fault)
+    assert (rule.skip, rule.times, rule.method, rule.key) == (2, None, "GET", "*list*")
+    with pytest.raises(UsageError, match="a proxy can't kill"):
+        rule_of(Fault("PUT", 1, "kill", agent="proxy"))
+
+
 OWNER = """
 import sys, time
 from pathlib import Path
-from support.emulators import FaultProxy
-print(FaultProxy(1, Path(sys.argv[1])).port, flush=True)
+from fstx_conformance.seams.proxy.control import FaultProxy
+from support.emulators import GCS
+print({start}.port, flush=True)
 time.sleep(600)
 """
 
 
-def test_servers_end_with_a_killed_owner(tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", ["FaultProxy('http://127.0.0.1:1')", "GCS(Path(sys.argv[1]))"])
+def test_servers_end_with_a_killed_owner(tmp_path: Path, start: str) -> None:
     """Protects machines from servers left behind by a test run that was killed."""
-    command = [sys.executable, "-c", OWNER, str(tmp_path)]
+    command = [sys.executable, "-c", OWNER.format(start=start), str(tmp_path)]
     with subprocess.Popen(command, cwd=TESTS, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         port = int(owner.stdout.readline())
-        assert ask(port, Call("GET", "/__log__")).body == b"[]"
+        assert ask(port, Call("GET", "/__log__")).status in (200, 404)
         owner.kill()
 
     def gone() -> bool:
@@ -363,14 +446,19 @@ def test_servers_end_with_a_killed_owner(tmp_path: Path) -> None:
     assert within(10, gone)
 
 
-def test_stopped_servers_are_gone(tmp_path: Path) -> None:
+def test_a_stopped_proxy_is_gone() -> None:
     """Protects the end of each session: after `stop` nothing listens there."""
-    proxy = FaultProxy(1, tmp_path)
-    assert proxy.alive
-    proxy.stop()
+    with FaultProxy("http://127.0.0.1:1") as proxy:
+        assert proxy.alive
     assert not proxy.alive
     with pytest.raises(ConnectionRefusedError):
         ask(proxy.port, Call("GET", "/"))
+
+
+def test_a_proxy_that_does_not_start_says_why() -> None:
+    """Protects whoever gives a wrong address: the reason is in the error."""
+    with pytest.raises(RuntimeError, match="is no http:// or https:// address"):
+        FaultProxy("127.0.0.1:80")
 
 
 def test_servers_that_do_not_start_say_why(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ import pytest
 import fstx
 from fstx.errors import ConflictError, FencedError
 from fstx.types import OutcomeState
-from servers.faultproxy import Rule
-from support.emulators import FaultProxy, Place
+from fstx_conformance.seams.proxy.control import FaultProxy, Rule
+from support.emulators import Place
 
 TESTS = Path(__file__).parents[1]
 VRT: dict[str, Any] = {

@@ -8,7 +8,7 @@ import socket
 import asyncssh
 import pytest
 
-from servers.faultproxy import Rule
+from fstx_conformance.seams.proxy.control import Rule
 from support.emulators import HOST, Place
 from support.rawhttp import Call, Objects, ask, burst, split, statuses, together
 

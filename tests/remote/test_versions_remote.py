@@ -14,8 +14,8 @@ from fstx.backends.manifest.names import DATA
 from fstx.cli import main
 from fstx.errors import TransactionError
 from fstx.stores.opening import open_store
-from servers.faultproxy import Rule
-from support.emulators import FaultProxy, Place
+from fstx_conformance.seams.proxy.control import FaultProxy, Rule
+from support.emulators import Place
 
 
 def put(place: Place, files: dict[str, bytes]) -> None:

@@ -12,14 +12,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import fsspec
 
+from fstx_conformance.seams.proxy.control import FaultProxy
 from servers import install
-from servers.faultproxy import Rule
 
 HOST = "127.0.0.1"
 START_S = 60.0
@@ -134,50 +134,6 @@ def _free_port() -> int:
 def _own(module: str, *arguments: str) -> Callable[[int], list[str]]:
     """The command of a server of ours."""
     return lambda port: [sys.executable, "-m", f"servers.{module}", str(port), *arguments]
-
-
-class FaultProxy(Server):
-    """A proxy that makes faults, in front of the server on `upstream_port`: see `servers.faultproxy`."""
-
-    def __init__(self, upstream_port: int, folder: Path) -> None:
-        super().__init__("faultproxy", _own("faultproxy", str(upstream_port)), folder)
-
-    def rules(self, *rules: Rule) -> None:
-        """These rules instead of the former; the log starts afresh."""
-        public = [{k: v for k, v in asdict(r).items() if not k.startswith("_")} for r in rules]
-        self._control("POST", "/__rules__", json.dumps(public).encode())
-
-    def log(self) -> list[dict[str, Any]]:
-        """All requests since the last `rules` or `clear`: method, path, headers, do, status, second, ..."""
-        found: list[dict[str, Any]] = json.loads(self._control("GET", "/__log__"))
-        return found
-
-    def release(self, name: str = "gate") -> None:
-        """Open a gate: requests that ``hold`` stopped there go on, also later ones."""
-        self._control("POST", f"/__release__/{name}")
-
-    def clear(self) -> None:
-        """No rules, an empty log, all gates open."""
-        self._control("POST", "/__clear__")
-
-    def wait_for(
-        self, do: str, *, count: int = 1, finished: bool = False, timeout_s: float = 20
-    ) -> list[dict[str, Any]]:
-        """The log's entries of an action, as soon as there are `count` (that the server has answered)."""
-        end = time.monotonic() + timeout_s
-        while True:
-            log = self.log()
-            found = [e for e in log if e["do"] == do and ("status" in e or not finished)]
-            if len(found) >= count:
-                return found
-            if time.monotonic() > end:
-                raise TimeoutError(f"{len(found)} of {count} requests met {do}: {log}")
-            time.sleep(0.01)
-
-    def _control(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        status, answer = self.request(method, path, body)
-        assert status == 200, (method, path, status, answer)
-        return answer
 
 
 class SFTPServer(Server):

@@ -19,14 +19,13 @@ from typing import Any
 
 import pytest
 
-from servers.faultproxy import Rule
+from fstx_conformance.seams.proxy.control import FaultProxy, Rule
 from support.emulators import (
     GCS,
     HOST,
     S3,
     Azure,
     Emulator,
-    FaultProxy,
     Place,
     SFTPServer,
 )
@@ -111,14 +110,14 @@ def sftp(sftp_server: SFTPServer) -> Place:
 
 
 @pytest.fixture(scope="session")
-def _proxies(server_logs: Path) -> Iterator[Callable[[int, str], FaultProxy]]:
+def _proxies() -> Iterator[Callable[[int, str], FaultProxy]]:
     """Proxies by port behind them and by use, kept for the session."""
     running: dict[tuple[int, str], FaultProxy] = {}
     with ExitStack() as stack:
 
         def proxy(port: int, use: str) -> FaultProxy:
             if (port, use) not in running:
-                running[port, use] = FaultProxy(port, server_logs)
+                running[port, use] = FaultProxy(f"http://{HOST}:{port}")
                 stack.callback(running[port, use].stop)
             return running[port, use]
 

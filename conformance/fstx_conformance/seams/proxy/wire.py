@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import struct
 import time
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 HOST = "127.0.0.1"
 LIMIT_BYTES = 1 << 20  # of a head or a chunk's length line
@@ -18,6 +20,7 @@ CODES = {
     404: "NoSuchKey",
     409: "ConditionalRequestConflict",
     412: "PreconditionFailed",
+    429: "TooManyRequests",
     500: "InternalError",
     503: "SlowDown",
 }
@@ -104,20 +107,31 @@ def cut(writer: asyncio.StreamWriter) -> None:
     """End a connection by a reset: what lies in buffers is thrown away."""
     sock = writer.get_extra_info("socket")
     if sock is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.setsockopt(
+            socket.SOL_SOCKET,
+            socket.SO_LINGER,
+            struct.pack("hh" if os.name == "nt" else "ii", 1, 0),
+        )
     writer.transport.abort()
 
 
 class Upstream:
     """The server behind, with connections kept for further requests."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, url: str) -> None:
+        found = urlsplit(url)
+        if found.scheme not in ("http", "https") or not found.hostname:
+            raise ValueError(f"{url!r} is no http:// or https:// address of a server")
+        self._tls = found.scheme == "https"
+        self._host = found.hostname
+        self._port = found.port or (443 if self._tls else 80)
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter, float]] = []
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A new connection."""
-        return await asyncio.open_connection(HOST, self._port, limit=LIMIT_BYTES)
+        return await asyncio.open_connection(
+            self._host, self._port, limit=LIMIT_BYTES, ssl=self._tls or None
+        )
 
     async def ask(self, request: Request) -> Answer:
         """The server's answer to this request."""
