@@ -6,6 +6,7 @@ URL, also under a third party's, makes pauses short, and ends simulated processe
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 import time
@@ -62,6 +63,15 @@ def around_ops(ops: T) -> T:
 def pause(seconds: float) -> None:
     """Wait between two tries."""
     _wait(seconds)
+
+
+async def pause_async(seconds: float) -> None:
+    """As `pause`, for coroutines: other work of the event loop goes on."""
+    if _wait is time.sleep:
+        await asyncio.sleep(seconds)
+    else:
+        _wait(seconds)
+        await asyncio.sleep(0)
 
 
 @contextlib.contextmanager

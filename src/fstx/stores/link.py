@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from fstx import seams
 from fstx.stores import Answer
 from fstx.stores.answers import Cause, conditional, error_of, transient
 from fstx.stores.hiding import scrub, secrets_of, shows
@@ -160,7 +161,7 @@ class Link:
             if turn == _TRIES - 1 or not transient(cause) or type(failed) in _BUGS:
                 break
             _log.debug("%s %s: %s %s, again", action, place, cause.status, cause.code)
-            await asyncio.sleep(pause_s * (0.5 + random.random()))
+            await seams.pause_async(pause_s * (0.5 + random.random()))
             pause_s = min(pause_s * 2, _LONGEST_S)
         raise self.failure(cause, place, action) from self.showable(failed)
 

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
+from fstx import seams
 from fstx.stores import Answer, Info, Proof
 from fstx.stores.answers import Cause, transient
 from fstx.stores.keys import below, check_key, check_prefix
@@ -146,7 +147,7 @@ class RemoteStore:
             keys = [key for key, cause in left.items() if transient(cause)]
             if len(keys) < len(left) or not keys:
                 break
-            await asyncio.sleep(0.2 * 2**turn)
+            await seams.pause_async(0.2 * 2**turn)
         for key, cause in left.items():
             place = f"{self._scheme}://{self._bucket}/{key}"
             raise self._link.failure(cause, place, "delete")
