@@ -329,7 +329,7 @@ class LocalTransaction(BaseTransaction):
             body=body,
             alive=self._alive,
             keeper=self._keeper,
-            made=sorted(self._made),
+            made=self._folders(),
             check=self._base_changed,
             claims=self._claims,
             receipt={
@@ -341,6 +341,14 @@ class LocalTransaction(BaseTransaction):
             },
             network=self._abilities.network,
         )
+
+    def _folders(self) -> list[str]:
+        """Directories of the area whose entries have to be durable, parents first.
+
+        Also the one that staged files were moved out of: a rename may be lost until both are.
+        """
+        left = [os.path.join(self._area, "a")] if self._moved else []
+        return left + sorted(self._made)
 
     def _touch_tree(self, path: str) -> None:
         """All that a directory holds is depended upon when it goes: nobody's new file goes with it."""
