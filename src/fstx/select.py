@@ -24,6 +24,8 @@ class Abilities:
     sync_dirs: bool
     sync_fs: bool
     fold_case: bool
+    leased: bool = False  # a lock is lost by a holder that stalls for longer than its lease
+    refused: str = ""  # why nothing can be promised here
 
     @property
     def network(self) -> bool:
@@ -111,25 +113,37 @@ def guarantee(
             if data and abilities.sync_dirs
             else "durability='none': a kill is survived, loss of power is not"
             if not data
-            else "this system has no call that syncs a directory",
+            else f"{_SPEAKS.get(abilities.system, 'this system')} has no call that syncs a directory",
             ("syncfs" if abilities.sync_fs else "fsync") if data and abilities.sync_dirs else "",
         ),
         (Capability.RECOVERABLE, True, f"fstx.recover settles by the {strategy} journal", ""),
         (
             Capability.CONFLICT_DETECTED,
             abilities.locks,
-            "base identity compared under the target's lock"
-            if abilities.locks
-            else "locks don't exclude each other here",
+            "locks don't exclude each other here"
+            if not abilities.locks
+            else "base compared under the target's lock; a holder that stalls for longer than its lease is fenced first"
+            if abilities.leased
+            else "base identity compared under the target's lock",
             "probe: two descriptions exclude each other" if abilities.locks else "probe",
         ),
         (Capability.FENCED, True, "recovery renames the staging area away first", ""),
-        (Capability.REMOTE_STAGING, True, "any process that sees this file system may stage", ""),
+        (
+            Capability.REMOTE_STAGING,
+            True,
+            "any process that sees this file system may stage"
+            if abilities.system != "sftp"
+            else "any process that can log in with a key or an agent may stage",
+            "",
+        ),
         (Capability.SNAPSHOTS, False, "plain paths hold one version", ""),
     ]
     notes = _notes(mode, strategy, abilities, windows)
     promises = tuple(Promise(c, kept, why, proof if kept else "") for c, kept, why, proof in rows)
     return Guarantee(url, strategy, mode, durability, promises, notes)
+
+
+_SPEAKS = {"sftp": "SFTP"}
 
 
 def _switch_proof(mode: Mode, occupied: int, abilities: Abilities) -> str:
@@ -148,6 +162,10 @@ def _notes(mode: Mode, strategy: str, abilities: Abilities, windows: bool) -> tu
         notes.append("the file system is not known to be local: locks may not reach other hosts")
     if abilities.system == "macos":
         notes.append("the macOS calls were written from Apple's manual and have not been run")
+    if abilities.system == "sftp":
+        notes.append(
+            "SFTP tells no identity of files: a plain writer is noticed by size and time in seconds alone"
+        )
     if windows:
         notes.append("open handles make a replacement fail cleanly with TargetBusyError")
     if abilities.fold_case:

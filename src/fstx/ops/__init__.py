@@ -1,6 +1,7 @@
 """The calls on files and names that transactions by renaming need, one module per system.
 
-`Ops` is the seam: `posix` (Linux and macOS), `windows`, `sftp` and `smb`, and in the tests a simulated Windows.
+`Ops` is the seam: `posix` (Linux and macOS), `windows`, `sftp` and `smb`, and in the tests a simulated
+Windows.
 """
 
 from __future__ import annotations

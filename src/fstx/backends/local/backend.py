@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from fstx import seams
 from fstx.backends.base import key_of, refuse_missing, wrap_storage_error
 from fstx.backends.local.control import CLAIM, REF, TEMPORARY, Control, boot_id, names_from
-from fstx.backends.local.items import Target, identity, is_empty_tree
+from fstx.backends.local.items import Target, identity, is_empty_tree, is_weak
 from fstx.backends.local.perform import LOCK_WAIT_S
 from fstx.backends.local.probe import leaves_mount, probe
 from fstx.backends.local.records import LIMIT_BYTES, seal, unseal
@@ -264,6 +264,11 @@ class LocalBackend:
     def _promise(
         self, abilities: Abilities, mode: Mode, durability: Durability, entry: str | None
     ) -> Guarantee:
+        if abilities.refused:
+            raise CapabilityError(
+                f"no transaction can be kept on the server of {self.url}: {abilities.refused}. Use "
+                "another server, or stage locally and copy what is committed"
+            )
         occupied = sum(not self._target(p).empty for p in self._paths)
         return guarantee(
             self.url,
@@ -281,7 +286,9 @@ class LocalBackend:
         For a replacement under their locks: a commit in progress does not know of us yet, so it is
         either over before we look, or sees us and tells us by the generation.
         """
-        for path in sorted(self._paths) if mode == "replace" else ():
+        # Where trees have no identity, a replacement shows by its generation alone.
+        weak = mode == "update" and is_weak(identity(self._ops.lstat(self._control.parent)))
+        for path in sorted(self._paths) if mode == "replace" or weak else ():
             lock = self._control_of(path).of_target(os.path.basename(path))
             handle = self._ops.lock(lock, wait_s=LOCK_WAIT_S)
             if handle is None:
@@ -290,7 +297,7 @@ class LocalBackend:
                     outcome="aborted",
                 )
             held.append(handle)
-        targets = tuple(self._target(p) for p in self._paths)
+        targets = tuple(self._target(p, whole=weak) for p in self._paths)
         _release_all(held)
         return targets
 
@@ -298,7 +305,7 @@ class LocalBackend:
         parent = os.path.dirname(path)
         return next(c for c in self._controls if c.parent == parent)
 
-    def _target(self, path: str) -> Target:
+    def _target(self, path: str, *, whole: bool = False) -> Target:
         stat = self._ops.lstat(path)
         if stat is not None and stat.kind is FileKind.ODD:
             raise PathError(f"{path} is neither a file nor a directory")
@@ -313,7 +320,7 @@ class LocalBackend:
             name,
             base=identity(stat),
             empty=stat is None or is_empty_tree(self._ops, path, stat),
-            generation=self._control_of(path).generation(name),
+            generation=self._control_of(path).generation(name, whole=whole),
         )
 
     def _must_be_free(self) -> None:

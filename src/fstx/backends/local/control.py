@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from fstx.backends.base import wrap_storage_error
 from fstx.errors import ConflictError, StorageError
 from fstx.ops import FileKind, LockHandle, Ops
+from fstx.ops.remote import boot_id
 from fstx.paths import CONTROL_NAME, fold
 
 ALIVE, REF, GENERATION, CLAIM = ".alive", ".ref", ".gen", ".claim"
@@ -163,19 +164,24 @@ class Control:
 
     # --- generations: commits that a living transaction must notice ------------------------------
 
-    def generation(self, name: str) -> bytes:
-        """Changes with every commit to the target while anyone lives here; empty before the first."""
+    def generation(self, name: str, *, whole: bool = False) -> bytes:
+        """Changes with every commit to the target while anyone lives here; empty before the first.
+
+        `whole`: changes only with commits that move the target itself.
+        """
         try:
-            return self.ops.read_file(self.of_target(name, GENERATION), 64)
+            found = self.ops.read_file(self.of_target(name, GENERATION), 64)
         except FileNotFoundError:
             return b""
+        return found.partition(b" ")[2] if whole else found
 
-    def bump(self, name: str, token: str) -> None:
+    def bump(self, name: str, token: str, *, whole: bool) -> None:
         """Tell living transactions that the target was committed to. Under the target's lock."""
+        moved = token.encode() if whole else self.generation(name, whole=True)
         path = self.of_target(name, GENERATION)
         temporary = f"{path}.{token}"
         with self.ops.open_new(temporary) as file:
-            file.write(token.encode())
+            file.write(token.encode() + (b" " + moved if moved else b""))
         self.ops.replace_file(temporary, path)
 
     # --- what lies here --------------------------------------------------------------------------
@@ -262,10 +268,18 @@ def names_from(parent: str, targets: Iterable[str]) -> list[str]:
     return sorted(os.path.relpath(t, parent).replace(os.sep, "/") for t in targets)
 
 
-def boot_id() -> str:
-    """Identity of this kernel's life, empty where the system doesn't tell."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
+__all__ = [
+    "ALIVE",
+    "CLAIM",
+    "FENCED",
+    "GENERATION",
+    "PROBE",
+    "REF",
+    "TEMPORARY",
+    "TRASH",
+    "Control",
+    "boot_id",
+    "is_tree",
+    "names_from",
+    "remove_tree",
+]

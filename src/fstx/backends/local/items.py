@@ -54,6 +54,11 @@ def identity(stat: Stat | None) -> Identity | None:
     return (stat.dev, stat.ino, stat.size_bytes, stat.mtime_ns)
 
 
+def is_weak(found: Identity | None) -> bool:
+    """True where the system tells no inode: contents differ by size and time, trees by their places."""
+    return found is not None and found[:2] == (0, 0)
+
+
 def is_empty_tree(ops: Ops, path: str, stat: Stat | None) -> bool:
     return (
         stat is not None
@@ -275,6 +280,8 @@ class Itemizer:
     ) -> Entry:
         target = self._targets[i]
         staged = os.path.join(self._area, "s", str(i), *rest.split("/") if rest else ())
+        if node.leaf:
+            self._make_later(staged, stat)
         return Entry(
             Kind.PUBLISH,
             target.parent,
@@ -286,6 +293,14 @@ class Itemizer:
             new=identity(self._ops.lstat(staged)),
             base=identity(stat),
         )
+
+    def _make_later(self, staged: str, base: Stat | None) -> None:
+        """Where only size and time tell contents apart: a new one is later than the one that it replaces."""
+        if base is None or base.kind is not FileKind.FILE or not is_weak(identity(base)):
+            return
+        new = self._ops.lstat(staged)
+        if new is not None and new.mtime_ns <= base.mtime_ns:
+            self._ops.set_mtime(staged, base.mtime_ns + 10**9)
 
     def _remove(self, i: int, rest: str, found: list[Ranked], rank: int) -> None:
         target = self._targets[i]

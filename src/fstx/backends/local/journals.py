@@ -6,6 +6,7 @@ Everything read here may have been written by anyone who can write there (rules 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from fstx.backends.local.control import REF, Control
 from fstx.backends.local.records import LIMIT_BYTES, Identity, RecordBody, decode, unseal
@@ -78,16 +79,51 @@ def read_ref(control: Control, txid: str) -> str:
 
 
 def unsettled(controls: tuple[Control, ...], own: str, mine: set[tuple[str, str]]) -> str | None:
-    """A dead writer's decided but unfinished commit to one of the targets `mine`, as a complaint."""
+    """A dead writer's decided but unfinished commit to one of the targets `mine`, as a complaint.
+
+    Where locks are leases, also any transaction whose owner can't be seen to live: it may only have stalled,
+    and its lock may have been taken from it, so its area has to be fenced before anything is built here.
+    """
     for control in controls:
         for txid in control.transactions():
             home = home_of(control, txid) if txid != own else None
+            if home is not None and home.ops.leased and _is_silent(home, txid, mine):
+                return (
+                    f"transaction {txid} has an owner that does not answer any more and has to be settled "
+                    "first: the next begin does it, or fstx.recover"
+                )
             if home is not None and mine & _decided(home, txid):
                 return (
                     f"transaction {txid} was interrupted in its commit to the same target and has "
                     "to be settled first: the next begin does it, or fstx.recover"
                 )
     return None
+
+
+def _is_silent(home: Control, txid: str, mine: set[tuple[str, str]]) -> bool:
+    """True for an unsettled transaction on one of `mine` whose owner does not renew its lock."""
+    area = home.find_area(txid)
+    if area is None:
+        return False
+    targets = owner_of(home, area).get("targets")
+    if isinstance(targets, list) and not mine & {os.path.split(str(t)) for t in targets}:
+        return False
+    handle = home.try_alive(txid)
+    if handle is None:
+        return False
+    try:
+        return home.find_area(txid) is not None
+    finally:
+        handle.release()
+
+
+def owner_of(control: Control, area: str) -> dict[str, Any]:
+    """What the owner wrote about itself; empty where that can't be read."""
+    path = os.path.join(area, "owner.json")
+    try:
+        return unseal(control.ops.read_file(path, LIMIT_BYTES), path)
+    except (OSError, RecoveryError):
+        return {}
 
 
 def _decided(home: Control, txid: str) -> set[tuple[str, str]]:

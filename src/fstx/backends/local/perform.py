@@ -14,7 +14,7 @@ from typing import Any
 from fstx import seams
 from fstx.backends.local.causes import event_of, reason_of
 from fstx.backends.local.control import FENCED, REF, TRASH, Control, remove_tree
-from fstx.backends.local.items import identity, is_empty_tree
+from fstx.backends.local.items import identity, is_empty_tree, is_weak
 from fstx.backends.local.journals import read_records, same, unsettled
 from fstx.backends.local.probe import leaves_mount
 from fstx.backends.local.records import (
@@ -25,7 +25,7 @@ from fstx.backends.local.records import (
     encode,
     seal,
 )
-from fstx.backends.local.staging import Keeper
+from fstx.backends.local.staging import Keeper, same_content
 from fstx.machines import vocabulary as v
 from fstx.ops import FileKind, LockHandle
 
@@ -111,7 +111,11 @@ class Performer:
         except OSError as error:
             self.cause = self.cause or error
             if isinstance(effect, v.Move):
-                return self._unless_gone(event_of(error, network=self.network))
+                event = event_of(error, network=self.network)
+                if event == v.Unknown():
+                    self._leave_the_late_behind()
+                    return event
+                return self._unless_gone(event)
             if isinstance(effect, v.SyncTargets | v.Inspect):
                 return v.Unknown()
             return self._unless_gone(v.Refused(reason_of(error)))
@@ -278,7 +282,8 @@ class Performer:
             names = [name for parent, name in targets if parent == control.parent]
             if names and len(control.transactions()) > 1:
                 for name in names:
-                    control.bump(name, seams.token_hex(8))
+                    moved = any(not e.rest and e.name == name for e in self.body.entries)
+                    control.bump(name, seams.token_hex(8), whole=moved)
 
     # --- records -------------------------------------------------------------------------------
 
@@ -382,7 +387,7 @@ class Performer:
             v.Seen(
                 self._who_at_target(e, going),
                 self._who(self.new(e), e) if e.kind is v.Kind.PUBLISH else v.Who.NONE,
-                self._who(self.old(i), e),
+                self._who(self.old(i), e, new=False),
             )
             for i, e in enumerate(self.body.entries)
         )
@@ -395,13 +400,31 @@ class Performer:
             found = identity(self.control.ops.lstat(path))
             if found is not None and same(found, going[path]):
                 return v.Who.NONE
-        return self._who(path, entry)
+        return self._who(path, entry, new=self._may_be_in(path, entry))
 
-    def _who(self, path: str, entry: Entry) -> v.Who:
+    def _may_be_in(self, path: str, entry: Entry) -> bool:
+        """Whether what was staged may lie at the target.
+
+        Where identities are weak, it does not as long as it lies in the area: nobody else moves it. But a
+        server that moves a file by a link can have been stopped before it removed the old name.
+        """
+        if entry.kind is v.Kind.REMOVE or not is_weak(entry.new):
+            return True
+        ops = self.control.ops
+        if ops.lstat(self.new(entry)) is None:
+            return True
+        return (
+            not entry.tree
+            and ops.lstat(path) is not None
+            and same_content(ops, path, self.new(entry))
+        )
+
+    def _who(self, path: str, entry: Entry, *, new: bool = True) -> v.Who:
+        """`new`: it may be what was staged, as far as its place tells."""
         found = identity(self.control.ops.lstat(path))
         if found is None:
             return v.Who.NONE
-        if same(found, entry.new):
+        if same(found, entry.new) and (new or not is_weak(found)):
             return v.Who.NEW
         if self._nothing(path, entry):
             return v.Who.NONE
@@ -418,13 +441,32 @@ class Performer:
     # --- the area ------------------------------------------------------------------------------
 
     def _fence(self) -> None:
-        if self.area.endswith(FENCED):
+        if self.area.endswith(FENCED) and not self.control.ops.leased:
             return
-        fenced = self.control.area(self.txid, FENCED)
+        # A recoverer may have stalled as well, until its lock was taken from it: it knows the other name.
+        fenced = self.control.area(self.txid, "" if self.area.endswith(FENCED) else FENCED)
         self.control.ops.rename(self.area, fenced)
         self.area = fenced
         self.made = []  # where a record is, they were durable before it; their old paths are gone
         self._sync_dir(self.control.path)
+
+    def _leave_the_late_behind(self) -> None:
+        """Where a request may still be under way, the area gets its other name: a late one finds nothing.
+
+        Storage that does not answer this one either is found by the look that follows.
+        """
+        if not self.control.ops.leased:
+            return
+        other = self.control.area(self.txid, "" if self.area.endswith(FENCED) else FENCED)
+        with contextlib.suppress(OSError):
+            if self.control.ops.lstat(self.area) is not None:
+                try:
+                    self.control.ops.rename(self.area, other)
+                except OSError:
+                    if self.control.ops.lstat(other) is None:
+                        raise
+                self.area = other
+                self.made = []
 
     def _retire(self) -> v.Event:
         if self.keeper is not None:

@@ -27,7 +27,7 @@ def probe(control: Control, *, durable: bool) -> Abilities:
     """
     ops = control.ops
     stat = ops.lstat(control.parent)
-    key = (ops.name, stat.dev if stat else 0, control.parent, durable)
+    key = (ops.name + ops.place, stat.dev if stat else 0, control.parent, durable)
     if key not in _seen or ops.name == "windows":
         _seen[key] = _try_everything(control, ops, durable)
     return _seen[key]
@@ -46,7 +46,8 @@ def _try_everything(control: Control, ops: Ops, durable: bool) -> Abilities:
         else:
             ops.mkdir(b)
         exchange = _succeeds(lambda: ops.exchange(a, b))
-        sync_dirs = durable and ops.name != "windows" and _succeeds(lambda: ops.sync_dir(folder))
+        can_sync = ops.name not in ("windows", "sftp")
+        sync_dirs = durable and can_sync and _succeeds(lambda: ops.sync_dir(folder))
         fs_fd = ops.open_fs(folder)
         if fs_fd is not None:
             ops.close_fs(fs_fd)
@@ -59,6 +60,8 @@ def _try_everything(control: Control, ops: Ops, durable: bool) -> Abilities:
             sync_dirs=sync_dirs,
             sync_fs=fs_fd is not None,
             fold_case=fold_case,
+            leased=ops.leased,
+            refused=_why_not(ops, folder) if ops.place else "",
         )
     finally:
         remove_tree(ops, folder)
@@ -72,6 +75,24 @@ def _succeeds(call: object) -> bool:
             raise
         return False
     return True
+
+
+def _why_not(ops: Ops, folder: str) -> str:
+    """What a server does that no protocol can stand on, or ""; each was seen in use."""
+    first, second = os.path.join(folder, "one"), os.path.join(folder, "two")
+    for path in (first, second):
+        ops.open_new(path).close()
+    again = os.path.join(folder, "one-dir")
+    ops.mkdir(again)
+    if _succeeds(lambda: ops.open_new(first).close()):
+        return "it creates a file that exists, though asked not to"
+    if _succeeds(lambda: ops.mkdir(again)):
+        return "it creates a directory that exists"
+    if _succeeds(lambda: ops.rename_new(first, second)):
+        return "its plain rename replaces what is there"
+    if not _succeeds(lambda: ops.replace_file(first, second)) or ops.lstat(second) is None:
+        return "it has no rename that replaces a file (posix-rename@openssh.com)"
+    return ""
 
 
 def _locks_exclude(ops: Ops, path: str) -> bool:

@@ -14,9 +14,9 @@ from typing import Any, cast
 from fstx import machines
 from fstx.backends.local.control import REF, Control, boot_id, names_from, remove_tree
 from fstx.backends.local.items import first_link, identity
-from fstx.backends.local.journals import home_of, read_records, read_ref, same
+from fstx.backends.local.journals import home_of, owner_of, read_records, read_ref, same
 from fstx.backends.local.perform import Performer
-from fstx.backends.local.records import LIMIT_BYTES, Entry, RecordBody, unseal
+from fstx.backends.local.records import Entry, RecordBody
 from fstx.errors import RecoveryError
 from fstx.machines import vocabulary as v
 from fstx.types import OutcomeState, Recovery, Settled
@@ -270,7 +270,7 @@ class Recoverer:
     def _parents_of(self, control: Control, txid: str, area: str) -> tuple[Control, ...]:
         """Other parents that an undecided transaction left a ref in; those that agree, that is."""
         found = []
-        for parent in _owner_of(control, area).get("parents", []):
+        for parent in owner_of(control, area).get("parents", []):
             if isinstance(parent, str) and os.path.isabs(parent):
                 with contextlib.suppress(OSError, RecoveryError):
                     other = Control(parent, control.ops)
@@ -306,24 +306,15 @@ def _may_live_elsewhere(control: Control, area: str) -> bool:
     fs_name = getattr(control.ops, "fs_name", None)
     if control.ops.name != "linux" or fs_name is None or fs_name(control.path):
         return False
-    owner = _owner_of(control, area)
+    owner = owner_of(control, area)
     if not owner:
         return False
     return owner.get("boot") != boot_id() and owner.get("host") != platform.node()
 
 
-def _owner_of(control: Control, area: str) -> dict[str, Any]:
-    """What the owner wrote about itself; empty where that can't be read."""
-    path = os.path.join(area, "owner.json")
-    try:
-        return unseal(control.ops.read_file(path, LIMIT_BYTES), path)
-    except (OSError, RecoveryError):
-        return {}
-
-
 def _targets_of(control: Control, area: str) -> list[str] | None:
     """Targets as a receipt names them; None where the owner doesn't tell."""
-    targets = _owner_of(control, area).get("targets")
+    targets = owner_of(control, area).get("targets")
     if not isinstance(targets, list) or not all(isinstance(t, str) for t in targets):
         return None
     return names_from(control.parent, targets)

@@ -315,6 +315,17 @@ def read_range(ops: Ops, path: str, start: int, stop: int | None) -> bytes:
     return b"".join(blocks)
 
 
+def same_content(ops: Ops, path: str, other: str) -> bool:
+    """Whether two files hold the same bytes."""
+    with ops.open_read(path) as one, ops.open_read(other) as two:
+        while True:
+            block = one.read(_COPY_BYTES)
+            if block != two.read(_COPY_BYTES):
+                return False
+            if not block:
+                return True
+
+
 def copy_file(source: Any, target: Any) -> int:
     """Append a whole file; inside the kernel where it can be (copy_file_range(2)). Returns its size."""
     left = size_bytes = int(source.seek(0, os.SEEK_END))

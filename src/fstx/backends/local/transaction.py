@@ -18,6 +18,7 @@ from fstx.backends.local.items import (
     contents,
     identity,
     is_free,
+    is_weak,
     no_links,
     roots_of,
     walk,
@@ -370,7 +371,10 @@ class LocalTransaction(BaseTransaction):
             if self._mode == "replace" and target.empty and not is_free(self._ops, target):
                 return f"{target.path} was created by another writer"
             control = by_parent[target.parent]
-            if self._mode == "replace" and control.generation(target.name) != target.generation:
+            whole = self._mode == "update" and is_weak(identity(self._ops.lstat(target.parent)))
+            if (self._mode == "replace" or whole) and control.generation(
+                target.name, whole=whole
+            ) != target.generation:
                 return f"{target.path} was changed by another transaction"
         absent = {i for i, t in enumerate(self._targets) if self._ops.lstat(t.path) is None}
         for path, before in self._touched.items():
