@@ -59,6 +59,8 @@ def test_order_of_a_redo(tmp_path: Path) -> None:
     assert contents < calls.index(("sync_dir", "AREA/s/0/n/m"))
     record = first(calls, "rename", "AREA/commit.tmp -> AREA/commit")
     before = calls[:record]
+    # The directory that staged files were moved out of, after the last of them was.
+    assert last(calls, "rename", "AREA/a/") < before.index(("sync_dir", "AREA/a"))
     for folder in (
         "AREA/s/0/n/m",
         "AREA/s/0/n",
