@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -127,45 +127,102 @@ class Result:
 
     @staticmethod
     def from_json(text: str, where: str = "the report") -> Result:
-        """The result that `to_json` spelled; UsageError for anything else, naming `where`."""
+        """The result that `to_json` spelled; UsageError for anything else, naming `where`.
+
+        Members that this version does not know are left out: they may be added under one schema number.
+        """
         try:
             told: dict[str, Any] = json.loads(text)
             schema = int(told["schema"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{where} is no report of the conformance suite: {error}") from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UsageError(f"{where} is no report of the conformance suite: {error!r}") from error
         if schema > SCHEMA:
             raise UsageError(f"{where} has schema {schema}; this version reads up to {SCHEMA}")
         try:
             return _result(told)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(f"{where} is damaged: {error!r}") from error
 
     @staticmethod
     def load(path: str | Path) -> Result:
         """The result in a file."""
-        return Result.from_json(Path(path).read_text(encoding="utf-8"), str(path))
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{path} is no report of the conformance suite: {error}") from error
+        return Result.from_json(text, str(path))
+
+
+# --- reading: a report may come from anyone, so each member is made what it has to be ------------------
 
 
 def _result(told: dict[str, Any]) -> Result:
-    told = {k: v for k, v in told.items() if k not in ("levels", "verdict")}
-    told["cases"] = tuple(_case(c) for c in told["cases"])
-    told["promises"] = tuple(
-        PromiseRow(**{**p, "cases": tuple(p["cases"])}) for p in told["promises"]
+    known = _known(Result, told)
+    for name in ("subject", "url", "strategy", "profile", "command"):
+        if name in known:
+            known[name] = _text(known[name])
+    return Result(
+        **{
+            **known,
+            "schema": int(told["schema"]),
+            "seed": int(told["seed"]),
+            "seconds": float(told.get("seconds", 0)),
+            "cases": tuple(_case(c) for c in told["cases"]),
+            "promises": tuple(_promise(p) for p in told.get("promises", ())),
+            "untested": _texts(told.get("untested", ())),
+            "environment": {
+                _text(k): _text(v) for k, v in dict(told.get("environment", {})).items()
+            },
+        }
     )
-    told["untested"] = tuple(told["untested"])
-    return Result(**told)
 
 
 def _case(told: dict[str, Any]) -> CaseResult:
-    failures = tuple(Failure(**{**f, "history": tuple(f["history"])}) for f in told["failures"])
     return CaseResult(
-        **{
-            **told,
-            "level": Level(told["level"]),
-            "verdict": Verdict(told["verdict"]),
-            "rules": tuple(told["rules"]),
-            "failures": failures,
-            "fired": tuple((str(a), int(n)) for a, n in told["fired"]),
-            "seen": tuple((str(a), int(n)) for a, n in told["seen"]),
-        }
+        id=_text(told["id"]),
+        level=Level(told["level"]),
+        verdict=Verdict(told["verdict"]),
+        rules=_texts(told.get("rules", ())),
+        runs=int(told.get("runs", 0)),
+        reason=_text(told.get("reason", "")),
+        failures=tuple(_failure(f) for f in told.get("failures", ())),
+        failing_runs=int(told.get("failing_runs", 0)),
+        fired=tuple((_text(a), int(n)) for a, n in told.get("fired", ())),
+        seen=tuple((_text(a), int(n)) for a, n in told.get("seen", ())),
+        seconds=float(told.get("seconds", 0)),
     )
+
+
+def _failure(told: dict[str, Any]) -> Failure:
+    known = {k: _text(v) for k, v in _known(Failure, told).items() if k != "history"}
+    return Failure(**known, history=_texts(told.get("history", ())))
+
+
+def _promise(told: dict[str, Any]) -> PromiseRow:
+    declared = told["declared"]
+    if not isinstance(declared, bool):
+        raise TypeError(f"declared is true or false, not {declared!r}")
+    return PromiseRow(
+        _text(told["capability"]),
+        declared,
+        _text(told["observed"]),
+        _text(told.get("reason", "")),
+        _texts(told.get("cases", ())),
+    )
+
+
+def _known(kind: type[Any], told: dict[str, Any]) -> dict[str, Any]:
+    names = {f.name for f in fields(kind)}
+    return {k: v for k, v in told.items() if k in names}
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a text was expected, not {value!r:.80}")
+    return value
+
+
+def _texts(values: object) -> tuple[str, ...]:
+    if not isinstance(values, list | tuple):
+        raise TypeError(f"a list was expected, not {values!r:.80}")
+    return tuple(_text(v) for v in values)
