@@ -18,6 +18,7 @@ import pytest
 from fstx.backends.local import LocalBackend, probe, recovery
 from fstx.backends.local.transaction import LocalTransaction
 from fstx.errors import ConflictError, RecoveryError
+from fstx.ops.posix import PosixOps
 from fstx.types import OutcomeState
 from support.killer import Killed, KillerOps
 from support.trees import plant, tree, without_receipts
@@ -133,6 +134,23 @@ def test_a_living_writer_does_not_build_on_an_unfinished_commit(
     with begin(fast, mode=mode) as again:
         again.stage(path, b"B")
     assert tree(fast)[f"t/{path}"] == b"B"
+
+
+def test_a_recoverer_at_work_does_not_let_others_build_on_it(fast: Path) -> None:
+    """CTRL-8: a recoverer that holds the dead one's liveness lock and waits for the target's is no owner."""
+    plant(fast, OLD)
+    living = begin(fast)
+    living.stage("f2", b"B")
+    dies(fast, write=A)
+    (txid,) = (p.stem for p in (fast / ".fstx").iterdir() if (p / "commit").exists())
+    recoverer = PosixOps().lock(str(fast / ".fstx" / f"{txid}.alive"), wait_s=0)
+    assert recoverer is not None
+    with pytest.raises(ConflictError, match="settled first"):
+        living.commit()
+    recoverer.release()
+    (row,) = backend(fast).recover().settled
+    assert row.state is OutcomeState.COMMITTED
+    assert tree(fast) == {**OLD, **{f"t/{k}": v for k, v in A.items()}}
 
 
 def test_another_target_is_not_blocked(fast: Path) -> None:

@@ -127,7 +127,7 @@ def owner_of(control: Control, area: str) -> dict[str, Any]:
 
 
 def _decided(home: Control, txid: str) -> set[tuple[str, str]]:
-    """Targets of a transaction that has a journal and no living owner."""
+    """Targets of a transaction that has a journal. Under the lock of one of them nobody is at work on it."""
     area = home.find_area(txid)
     if area is None:
         return set()
@@ -137,13 +137,10 @@ def _decided(home: Control, txid: str) -> set[tuple[str, str]]:
         return set()  # another user's, closed to us: begin has told, if its owner is dead
     if not any(journals):
         return set()
-    handle = home.try_alive(txid)
-    if handle is None:
-        return set()
+    # Whether its liveness lock is held says nothing here: a recoverer may hold it, and wait for our lock. An owner
+    # that is at work on a target of ours would hold the target's lock, which we hold.
     try:
         records = read_records(home, area)
     except RecoveryError:
         return set()  # begin has told, if it concerns us
-    finally:
-        handle.release()
     return {(e.parent or home.parent, e.name) for body in records.values() for e in body.entries}
