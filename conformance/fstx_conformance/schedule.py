@@ -5,6 +5,9 @@
 An entry names an agent (``writer`` if left out), a call, optionally a pattern of its key, the number of the
 matching call, and an action; ``!`` after the action makes it stick: that call and all later matching ones.
 The call is a pattern of names; ``*`` is any call and ``+`` any call that changes something.
+
+``power#17=lost(3,5-7)+torn(2)`` is no call: the power goes after entry 17 of the disk's log, and that is lost
+(see `seams.losses`). With the agent ``recoverer`` it goes again, in the recovery.
 """
 
 from __future__ import annotations
@@ -54,9 +57,13 @@ ACTIONS = {
 }
 """What may happen at a call."""
 
+POWER = "power"
+"""The name of a loss of power, in place of a call."""
+
 _ENTRY = re.compile(
-    r"(?:(?P<agent>[\w-]+):\s*)?(?P<op>[\w*+?-]+)(?:\[(?P<key>[^\]]*)\])?#(?P<nth>\d+)=(?P<action>[\w-]+)(?P<sticky>!?)"
+    r"(?:(?P<agent>[\w-]+):\s*)?(?P<op>[\w*+?-]+)(?:\[(?P<key>[^\]]*)\])?#(?P<nth>\d+)=(?P<action>[\w(),+-]+)(?P<sticky>!?)"
 )
+_LOSS = re.compile(r"kept|(?:\w+\([\d,-]+\))(?:\+\w+\([\d,-]+\))*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +79,7 @@ class Fault:
 
     def matches(self, agent: str, op: str, key: str, changing: bool) -> bool:
         """Whether a call is one of those that this entry counts."""
-        if agent != self.agent:
+        if agent != self.agent or self.op == POWER:
             return False
         named = changing if self.op == "+" else fnmatchcase(op, self.op)
         return named and (self.key == "*" or fnmatchcase(key, self.key))
@@ -119,7 +126,12 @@ def parse(text: str) -> Schedule:
             raise UsageError(
                 f"{entry!r} is no entry of a schedule; one reads writer: put_new[log/*]#1=lost-reply"
             )
-        if found["action"] not in ACTIONS:
+        power = found["op"] == POWER
+        if power and _LOSS.fullmatch(found["action"]) is None:
+            raise UsageError(
+                f"{entry!r} names no loss of power; one reads power#17=lost(3,5-7)+torn(2)"
+            )
+        if not power and found["action"] not in ACTIONS:
             raise UsageError(
                 f"{entry!r}: no action {found['action']!r}; there are {', '.join(ACTIONS)}"
             )
