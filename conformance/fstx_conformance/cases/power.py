@@ -21,7 +21,7 @@ from fstx.errors import TransactionError, UsageError
 from fstx.ops import Ops
 from fstx.paths import CONTROL_NAME
 from fstx.types import Mode, OutcomeState
-from fstx_conformance.schedule import Fault, Schedule, schedule
+from fstx_conformance.schedule import POWER, Fault, Schedule, schedule
 from fstx_conformance.seams.disk import Disk, Found, Loss, Model
 from fstx_conformance.seams.diskops import DiskOps
 
@@ -148,7 +148,7 @@ def sweep(
 
 def replay(make: Make, folder: str | os.PathLike[str], job: Job, again: Schedule) -> Swept:
     """One run with the losses that a schedule names."""
-    faults = tuple(f for f in again.faults if f.op == "power")
+    faults = tuple(f for f in again.faults if f.op == POWER)
     return _Sweep(make, os.fspath(folder), job, "posix", STANDARD, again.seed).replay(faults)
 
 
@@ -214,7 +214,7 @@ class _Sweep:
                     continue
                 tried.add((found.key, promised))
                 self.result.states += 1
-                fault = Fault("power", k, str(found.loss))
+                fault = Fault(POWER, k, str(found.loss))
                 booted, recovered = self.one(disk, found, (fault,), promised, disk.history(k))
                 if self.rng.random() < self.effort.again:
                     self.again(disk, booted, recovered, fault, promised)
@@ -229,7 +229,7 @@ class _Sweep:
                 found = self.rng.sample(found, self.effort.again_states)
             for state in found:
                 self.result.again += 1
-                second = Fault("power", j, str(state.loss), agent="recoverer")
+                second = Fault(POWER, j, str(state.loss), agent="recoverer")
                 history = (*disk.history(first.nth), "the power goes", *booted.history(j))
                 self.one(booted, state, (first, second), promised, history)
 

@@ -128,8 +128,9 @@ def states(
 ) -> Iterator[Found]:
     """What may be found after a loss of power here: all of it while that is at most `limit`.
 
-    Beyond: nothing lost; everything lost; each single thing lost, and each kept, alone; all contents
-    damaged alike; and seeded draws. States that nothing can tell apart come once.
+    Beyond: nothing lost; everything lost; all contents damaged alike; each single thing lost, and each kept,
+    alone (of more than `limit`, so many drawn ones); and `draws` seeded draws of the whole. States that
+    nothing can tell apart come once.
     """
     seen = set()
     for loss in _losses(platter, rng, limit, draws):
@@ -154,10 +155,10 @@ def _losses(platter: Platter, rng: random.Random, limit: int, draws: int) -> Ite
     for damage in ("", *DAMAGES):
         yield _loss(whole, ((n, damage) for n in dirty))
         yield _loss((), ((n, damage) for n in dirty))
-    for number in dirty:
+    for number in sorted(rng.sample(dirty, min(len(dirty), limit))):
         for damage in DAMAGES:
             yield _loss((), [(number, damage)])
-    yield from (Loss(lost) for lost in _few_lost(platter, loose))
+    yield from (Loss(lost) for lost in _few_lost(platter, loose, rng, limit))
     for _ in range(draws):
         lost = _drawn(platter, loose, rng)
         yield _loss(lost, [(n, rng.choice(("", "", *DAMAGES))) for n in dirty])
@@ -173,15 +174,20 @@ def _all_lost(platter: Platter, loose: list[int]) -> Iterator[frozenset[int]]:
                 yield frozenset(lost)
 
 
-def _few_lost(platter: Platter, loose: list[int]) -> Iterator[frozenset[int]]:
+def _few_lost(
+    platter: Platter, loose: list[int], rng: random.Random, limit: int
+) -> Iterator[frozenset[int]]:
+    """Each loose change lost alone, and kept alone; of many, as many as the limit."""
+    some = sorted(rng.sample(loose, min(len(loose), limit)))
     if platter.model == "ordered":
-        yield from _all_lost(platter, loose)
+        yield from (frozenset(n for n in loose if n >= first) for first in some)
         return
-    for number in loose:
-        yield platter.closed([number])
-    for number in loose:
-        # kept alone, with what it takes from: lost is every other one whose loss does not cost it
-        yield frozenset(n for n in loose if number not in platter.closed([n]))
+    closed = {number: platter.closed([number]) for number in loose}
+    for number in some:
+        yield closed[number]
+    for number in some:
+        # with what it takes from: every other one is lost whose loss does not cost this one
+        yield frozenset(n for n in loose if number not in closed[n])
 
 
 def _drawn(platter: Platter, loose: list[int], rng: random.Random) -> frozenset[int]:
