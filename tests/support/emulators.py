@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import http.client
 import json
 import os
@@ -19,7 +20,7 @@ from typing import Any
 import fsspec
 
 from fstx_conformance.seams.proxy.control import FaultProxy
-from servers import install
+from servers import file_servers, install
 
 HOST = "127.0.0.1"
 START_S = 60.0
@@ -352,3 +353,82 @@ class Ceph(Emulator):
 
     def forget(self, bucket: str, *, last: bool) -> None:
         """Nothing: what is stored is gone with the server."""
+
+
+@dataclass(frozen=True)
+class FilePlace:
+    """A folder on a file server, and the same folder as plain readers on the server's host see it."""
+
+    kind: str
+    url: str
+    options: dict[str, Any]
+    root: Path
+    port: int
+
+    def at(self, *names: str) -> Any:
+        """The URL of one target, or those of several."""
+        urls = [f"{self.url}/{name}" for name in names]
+        return urls[0] if len(urls) == 1 else urls
+
+    def through(self, port: int) -> FilePlace:
+        """The same place by another port, such as that of a relay."""
+        return replace(self, url=self.url.replace(f":{self.port}/", f":{port}/"), port=port)
+
+
+class OwnSftp(Server):
+    """The project's SFTP server (asyncssh)."""
+
+    kind = "asyncssh"
+
+    def __init__(self, folder: Path, logs: Path) -> None:
+        self.folder = folder
+        super().__init__(self.kind, _own("sftp_server", str(folder)), logs)
+
+    def place(self) -> FilePlace:
+        name = uuid.uuid4().hex[:12]
+        (self.folder / name).mkdir()
+        options = {"username": "test", "known_hosts": None}
+        url = f"sftp://{HOST}:{self.port}/{name}"
+        return FilePlace(self.kind, url, options, self.folder / name, self.port)
+
+
+class Sshd(Server):
+    """OpenSSH."""
+
+    kind = "sshd"
+
+    def __init__(self, folder: Path, logs: Path) -> None:
+        self.folder, self._home = folder, logs / "sshd"
+        super().__init__(self.kind, lambda port: file_servers.sshd(self._home, port), logs)
+
+    def place(self) -> FilePlace:
+        root = self.folder / uuid.uuid4().hex[:12]
+        root.mkdir()
+        options = {"client_keys": [str(self._home / "user")], "known_hosts": None}
+        url = f"sftp://{getpass.getuser()}@{HOST}:{self.port}{root}"
+        return FilePlace(self.kind, url, options, root, self.port)
+
+
+class Smbd(Server):
+    """Samba."""
+
+    kind = "smbd"
+
+    def __init__(self, folder: Path, logs: Path) -> None:
+        self.folder = folder
+
+        def command(port: int) -> list[str]:
+            return file_servers.smbd(logs / "smbd", port, folder)
+
+        super().__init__(self.kind, command, logs)
+
+    def place(self) -> FilePlace:
+        name = uuid.uuid4().hex[:12]
+        (self.folder / name).mkdir()
+        options = {
+            "username": file_servers.SMB_USER,
+            "password": file_servers.SMB_PASSWORD,
+            "patience_s": 0.5,
+        }
+        url = f"smb://{HOST}:{self.port}/share/{name}"
+        return FilePlace(self.kind, url, options, self.folder / name, self.port)

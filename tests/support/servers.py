@@ -26,6 +26,7 @@ from support.emulators import (
     S3,
     Azure,
     Emulator,
+    OwnSftp,
     Place,
     SFTPServer,
 )
@@ -184,3 +185,11 @@ def s3_lossy(s3: Place, _proxies: Callable[[int, str], FaultProxy]) -> Place:
     return _liar(
         s3, _proxies, "lossy", Rule("reset_after", method="PUT,POST,DELETE", chance=0.3, seed=1)
     )
+
+
+@pytest.fixture(scope="session")
+def own_sftp(server_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnSftp]:
+    """The project's SFTP server, for transactions by renaming."""
+    server = OwnSftp(tmp_path_factory.mktemp("files"), server_logs)
+    yield server
+    server.stop()

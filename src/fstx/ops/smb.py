@@ -29,6 +29,7 @@ _LOST = 64  # as Windows says it: the network name is no longer available
 _SECRET = ("password",)
 _DEFAULT_PORT = 445
 _PART_BYTES = 1 << 20
+_EPOCH = 116444736000000000  # 1970 in 100 ns since 1601
 _DIRECTORY, _READ_ONLY, _REPARSE = 0x10, 0x1, 0x400
 
 # Status codes, with the code that a Windows client would see, and errno.
@@ -228,16 +229,15 @@ class SmbCrt:
         """Nothing: smbclient takes the read-only attribute away where it deletes."""
 
     def lstat(self, path: str) -> StatLike:
-        import smbclient
-
-        return cast(StatLike, self.call(smbclient.lstat, path, again=True))
+        return self.call(_looked_at, path, again=True)
 
     def scandir(self, path: str) -> Iterator[tuple[str, StatLike]]:
         import smbclient
 
         def listed(place: str, **options: Any) -> list[tuple[str, StatLike]]:
             entries = smbclient.scandir(place, **options)
-            return [(e.name, _Entry.of(e.smb_info)) for e in entries]
+            infos = [(e.name, e.smb_info) for e in entries]
+            return [(n, _Entry.of(i.file_attributes, i.file_id, i.end_of_file)) for n, i in infos]
 
         return iter(self.call(listed, path, again=True))
 
@@ -247,21 +247,30 @@ class SmbCrt:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What a listing tells of an entry."""
+    """What the server tells of an entry."""
 
     st_mode: int
     st_ino: int
     st_size: int
-    st_dev: int = 0
-    st_mtime_ns: int = 0
+    st_mtime_ns: int
+    st_dev: int = 1  # of one share
 
     @classmethod
-    def of(cls, info: Any) -> _Entry:
-        attributes = int(info.file_attributes)
-        kind = stat.S_IFDIR if attributes & _DIRECTORY else stat.S_IFREG
-        kind = stat.S_IFLNK if attributes & _REPARSE else kind
-        mode = kind | (0o444 if attributes & _READ_ONLY else 0o666)
-        return cls(mode, int(info.file_id), int(info.end_of_file))
+    def of(cls, attributes: Any, file_id: Any, size_bytes: Any, written: Any = None) -> _Entry:
+        """`written`: as smbprotocol tells it, a time or 100 ns since 1601."""
+        bits = int(getattr(attributes, "value", attributes))
+        kind = stat.S_IFDIR if bits & _DIRECTORY else stat.S_IFREG
+        kind = stat.S_IFLNK if bits & _REPARSE else kind
+        mode = kind | (0o444 if bits & _READ_ONLY else 0o666)
+        return cls(mode, int(file_id), int(size_bytes), _ns(written))
+
+
+def _ns(written: Any) -> int:
+    if written is None:
+        return 0
+    if hasattr(written, "timestamp"):
+        return round(written.timestamp() * 10**6) * 1000
+    return (int(written) - _EPOCH) * 100
 
 
 class SmbFile(io.RawIOBase):
@@ -333,6 +342,31 @@ class SmbFile(io.RawIOBase):
         with contextlib.suppress(Exception):
             io.RawIOBase.close(self)
             self._file.fd._connected = False
+
+
+def _looked_at(place: str, **options: Any) -> StatLike:
+    """As `smbclient.lstat`, by three messages instead of seven: most of a file is told when it is opened."""
+    from smbclient._io import SMBFileTransaction, SMBRawIO, query_info
+    from smbprotocol.file_info import FileInternalInformation
+    from smbprotocol.open import CreateOptions, FilePipePrinterAccessMask
+
+    raw = SMBRawIO(
+        place,
+        mode="r",
+        share_access="rwd",
+        desired_access=FilePipePrinterAccessMask.FILE_READ_ATTRIBUTES,
+        create_options=CreateOptions.FILE_OPEN_REPARSE_POINT,
+        **options,
+    )
+    with SMBFileTransaction(raw) as transaction:
+        query_info(transaction, FileInternalInformation)
+    (internal,) = transaction.results
+    return _Entry.of(
+        raw.fd.file_attributes,
+        internal["index_number"].get_value(),
+        raw.fd.end_of_file,
+        raw.fd.last_write_time,
+    )
 
 
 def _make(host: str, options: dict[str, Any]) -> SmbOps:

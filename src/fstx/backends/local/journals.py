@@ -137,8 +137,8 @@ def _decided(home: Control, txid: str) -> set[tuple[str, str]]:
         return set()  # another user's, closed to us: begin has told, if its owner is dead
     if not any(journals):
         return set()
-    # Whether its liveness lock is held says nothing here: a recoverer may hold it, and wait for our lock. An owner
-    # that is at work on a target of ours would hold the target's lock, which we hold.
+    # Whether its liveness lock is held says nothing here: a recoverer may hold it, and wait for our lock. An
+    # owner that is at work on a target of ours would hold the target's lock, which we hold.
     try:
         records = read_records(home, area)
     except RecoveryError:

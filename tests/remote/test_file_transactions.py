@@ -1,0 +1,18 @@
+"""Transactions over SFTP, on the project's own server; on real sshd and smbd: tests/files."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.emulators import FilePlace, OwnSftp
+from support.filetests import FileTests
+
+
+class TestAsyncssh(FileTests):
+    """asyncssh's server."""
+
+    stride = 8
+
+    @pytest.fixture
+    def place(self, own_sftp: OwnSftp) -> FilePlace:
+        return own_sftp.place()
