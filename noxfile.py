@@ -14,7 +14,17 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "types", "imports", "tests", "model", "crash", "servers", "docs"]
+nox.options.sessions = [
+    "lint",
+    "types",
+    "imports",
+    "tests",
+    "model",
+    "crash",
+    "servers",
+    "files",
+    "docs",
+]
 nox.options.reuse_existing_virtualenvs = True
 
 CODE = ("src", "conformance", "tests", "benchmarks", "noxfile.py")
@@ -86,6 +96,14 @@ def servers(session: nox.Session) -> None:
     """Real servers of S3, GCS, Azure and SFTP, and liars among them."""
     python(session, "tests/servers/install.py")
     pytest(session, "tests/remote", "-n", "2")
+
+
+@nox.session
+def files(session: nox.Session) -> None:
+    """Real sshd and samba; installs Debian packages where they are missing."""
+    python(session, "tests/servers/install.py", "files")
+    session.env["FSTX_FILES"] = "1"
+    pytest(session, "tests/files", "-n", "2", "--dist", "loadgroup")
 
 
 @nox.session

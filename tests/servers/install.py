@@ -2,7 +2,8 @@
 
 ``ministack`` (S3) pins botocore, so it gets an environment of its own; ``azurite`` (Azure) comes from npm.
 Both go to ``.servers/`` in the repository, or to the folder that FSTX_SERVERS names. What is there
-already is left alone. Needs the standard library only, and node with npm for azurite.
+already is left alone. Needs the standard library only, and node with npm for azurite. With the argument
+``files`` it installs Debian's sshd and smbd instead, as root or by sudo.
 """
 
 from __future__ import annotations
@@ -68,6 +69,23 @@ def azurite() -> list[str]:
     return [node, str(package / "dist" / "src" / "blob" / "main.js")]
 
 
+def file_servers() -> None:
+    """Debian's openssh-server and samba, where they are not there."""
+    wanted = {"sshd": "openssh-server", "smbd": "samba"}
+    path = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin"
+    missing = [package for name, package in wanted.items() if not shutil.which(name, path=path)]
+    if not missing:
+        return
+    apt = [
+        *(() if os.geteuid() == 0 else ("sudo",)),
+        "env",
+        "DEBIAN_FRONTEND=noninteractive",
+        "apt-get",
+    ]
+    _run(" and ".join(missing), *apt, "update")
+    _run(" and ".join(missing), *apt, "install", "--yes", "--no-install-recommends", *missing)
+
+
 def _azurite_is_there(package: Path) -> bool:
     finished = package.with_name(".package-lock.json")  # npm writes it last
     if not finished.exists() or not (package / "package.json").exists():
@@ -100,7 +118,10 @@ def _alone(name: str) -> Iterator[None]:
 
 if __name__ == "__main__":
     try:
-        for command in (ministack(), azurite()):
-            print(*command)
+        if sys.argv[1:] == ["files"]:
+            file_servers()
+        else:
+            for command in (ministack(), azurite()):
+                print(*command)
     except InstallError as error:
         sys.exit(str(error))
