@@ -273,6 +273,12 @@ def _with(*cases: Any, **members: Any) -> Result:
     [
         (PASSED, PASSED, False, "no change"),
         (PASSED, _with(PASSED.cases[0]), True, "case scale.calls: gone, was pass"),
+        (
+            _with(*PASSED.cases, case("scale.more")),
+            PASSED,
+            True,
+            "case scale.more: gone, was pass",
+        ),
         (PASSED, _with(*PASSED.cases, case("scale.more")), False, "case scale.more: new, pass"),
         (
             PASSED,

@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 import fstx_conformance.report as report
+from fstx_conformance.report.markup import tag
 from fstx_conformance.report.page import page
 from fstx_conformance.report.subject import LAST_LINES, OPEN_LINES
 from fstx_conformance.results import Failure, PromiseRow, Result, Verdict
@@ -105,6 +106,14 @@ def test_hostile_text_is_text() -> None:
     assert {n for n, _ in reader.elements} <= plain
     assert "<script>alert('x')</script>&\"|`*_\\x1b[31m\\x00\\u202e\\udc80" in reader.words
     assert {c for c in "".join(reader.text) if not c.isprintable()} <= {"\n", "\u00ad"}
+
+
+def test_markup_is_made_by_tags_alone() -> None:
+    """Text ends no attribute and no element; what is None or False is left out, lists are flattened."""
+    assert tag("p", ["<b>", [1, None]], title='"x"', hidden=None, open=True, class_="a") == (
+        '<p title="&quot;x&quot;" open="" class="a">&lt;b&gt;1</p>'
+    )
+    assert tag("p", tag("b", "&")) == "<p><b>&amp;</b></p>"
 
 
 def test_every_failure_is_shown_whole() -> None:
