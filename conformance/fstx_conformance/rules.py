@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -16,6 +17,7 @@ from pathlib import Path
 from fstx.errors import UsageError
 
 _ROW = re.compile(r"^\| ([A-Z]+-\d+) \| (.+?) \|$", re.MULTILINE)
+_ID = re.compile(r"([A-Z]+)-(\d{1,4})", re.ASCII)
 _LINE = re.compile(r"([A-Z]+)-(\d+) (\S.*)")
 
 OWED = ("BACKEND", "STORE", "OPS")
@@ -74,6 +76,27 @@ def order(ids: set[str] | frozenset[str]) -> tuple[str, ...]:
     """Ids in the order of the specification; unknown ones (of another version) come last."""
     place = {id: n for n, id in enumerate(every())}
     return tuple(sorted(ids, key=lambda id: (place.get(id, len(place)), id)))
+
+
+def ranges(ids: Iterable[str]) -> str:
+    """Ids of the specification, shortened for people: ``BACKEND 1-3, 5; OPS 2``."""
+    families: dict[str, list[list[int]]] = {}
+    others: list[str] = []
+    for id in ids:
+        found = _ID.fullmatch(id)
+        if found is None:
+            others.append(id)
+            continue
+        runs, number = families.setdefault(found[1], []), int(found[2])
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    told = [
+        f"{family} " + ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+        for family, runs in families.items()
+    ]
+    return "; ".join([*told, *others])
 
 
 def main(specification: str) -> None:

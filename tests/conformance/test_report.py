@@ -18,8 +18,9 @@ from fstx_conformance.report.environment import environment, file_system, parse_
 from fstx_conformance.report.junit import junit
 from fstx_conformance.report.matrix import merge, table
 from fstx_conformance.report.text import matrix, promises, told
-from fstx_conformance.report.view import rule_rows
+from fstx_conformance.report.view import rule_groups, rule_rows
 from fstx_conformance.results import Failure, PromiseRow, Result, Verdict
+from fstx_conformance.rules import ranges
 from support.madeup import FAILURE, case, hostile, mixed, result
 from support.trees import tree
 
@@ -173,7 +174,8 @@ def test_the_terminal_tells_the_result() -> None:
         "power.cut: no disk",
         "declared and broken: see there",
         "kept, yet not declared",
-        "UNTESTED: BACKEND-1, OPS-2",
+        "owed by every backend: of 7 rules 1 proven, 2 fail, 1 inconclusive, 1 n/a, 2 UNTESTED",
+        "    UNTESTED: BACKEND 1; OPS 2\n",
         "crash.kill, crash (BACKEND-35, BACKEND-13); 3 of 10 runs",
         "seed=7; unlink#2=fail",
         FAILURE.replay,
@@ -383,6 +385,18 @@ def test_without_a_list_every_rule_that_is_owed_is_shown() -> None:
     rows = rule_rows(result(case("crash.kill", rules=("CTRL-1",))))
     assert rows[0].id == "CTRL-1"
     assert {row.id for row in rows if row.verdict is None} >= {"BACKEND-1", "STORE-1", "OPS-1"}
+
+
+def test_the_library_s_own_rules_stand_apart() -> None:
+    """What every backend owes is counted by itself, with or without a list of what was not tried."""
+    untested = ("CTRL-1", "CTRL-2", "CTRL-4", "BACKEND-1", "OPS-3")
+    cases = (case("crash.kill", rules=("BACKEND-35", "RECOVER-6")),)
+    found = rule_groups(result(*cases, untested=untested))
+    assert [(g.proven, len(g.rows), ranges(g.untested)) for g in found] == [
+        (1, 3, "BACKEND 1; OPS 3"),
+        (1, 4, "CTRL 1-2, 4"),
+    ]
+    assert [g.title for g in found] == ["owed by every backend", "of the library's own parts"]
 
 
 def test_the_environment_names_no_host(tmp_path: Path) -> None:

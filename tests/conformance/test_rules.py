@@ -71,3 +71,10 @@ def test_a_line_that_is_no_rule_is_refused() -> None:
     """A damaged rules.txt is named, not half read."""
     with pytest.raises(UsageError, match="hello"):
         rules.parse("BACKEND-1 fine\nhello")
+
+
+def test_ids_are_shortened_without_loss() -> None:
+    """Runs of numbers become ranges; what is no id of the specification stays as it is."""
+    ids = ["BACKEND-1", "BACKEND-2", "BACKEND-3", "BACKEND-5", "OPS-2", "X", "OPS-3"]
+    assert rules.ranges(ids) == "BACKEND 1-3, 5; OPS 2-3; X"
+    assert rules.ranges([]) == ""

@@ -10,20 +10,21 @@ from fstx_conformance.report.verdicts import verdict, word
 from fstx_conformance.report.view import (
     UNTESTED,
     LevelRow,
+    RuleGroup,
     RuleRow,
-    counted,
     failures,
     levels,
     many,
     promise_note,
     promise_verdict,
-    rule_rows,
+    rule_groups,
     tallied,
     took,
     unexplained,
     visible,
 )
 from fstx_conformance.results import CaseResult, Failure, PromiseRow, Result, Verdict
+from fstx_conformance.rules import ranges
 from fstx_conformance.schedule import ACTIONS
 
 OPEN_LINES = 40
@@ -31,7 +32,7 @@ OPEN_LINES = 40
 LAST_LINES = 20
 
 _FAULT = re.compile(rf"-> (?:{'|'.join(sorted(ACTIONS, key=len, reverse=True))})\s*$")
-_ENVIRONMENT = ("kit", "fstx", "fsspec", "python", "os", "file system")
+_ENVIRONMENT = ("kit", "fstx", "fsspec", "python", "os", "system", "file system")
 
 
 def subject(result: Result, id: str) -> Markup:
@@ -206,21 +207,18 @@ def _promises(result: Result, id: str) -> Markup | None:
 
 
 def _rules(result: Result, id: str) -> Markup:
-    rows = rule_rows(result)
-    untested = [row for row in rows if row.verdict is None]
-    named = _ids(row.id for row in untested)
+    return joined([tag("h3", "Rules"), *(_group(group) for group in rule_groups(result))])
+
+
+def _group(group: RuleGroup) -> Markup:
     names = ("rule", "verdict", "statement", "cases")
-    table = _table(names, (_rule(row) for row in rows), "rules")
-    said = counted(row.verdict for row in rows if row.verdict is not None)
+    table = _table(names, (_rule(row) for row in group.rows), "rules")
     return joined(
         [
-            tag("h3", "Rules"),
-            tag("p", word(f"{len(untested)} {UNTESTED}"), ": ", named) if untested else None,
-            tag(
-                "details",
-                tag("summary", f"{many(len(rows), 'rule')}: {said}, {len(untested)} {UNTESTED}"),
-                table,
-            ),
+            tag("p", word(UNTESTED), f" {group.title}: ", ranges(group.untested))
+            if group.untested
+            else None,
+            tag("details", tag("summary", f"{group.title.capitalize()}: {group.told}"), table),
         ]
     )
 

@@ -15,13 +15,14 @@ from fstx_conformance.report.view import (
     one_line,
     promise_note,
     promise_verdict,
-    rule_rows,
+    rule_groups,
     took,
     unexplained,
     verbatim,
     visible,
 )
 from fstx_conformance.results import CaseResult, Failure, Level, Result, Verdict
+from fstx_conformance.rules import ranges
 
 HISTORY_LINES = 12
 _MARKDOWN = re.compile(r"([\\`*_|<>\[\]&#])")
@@ -82,12 +83,11 @@ def _promises(result: Result, signs: dict[Verdict, str]) -> Iterator[str]:
 
 
 def _rules(result: Result) -> Iterator[str]:
-    rows = rule_rows(result)
-    proven = sum(row.verdict is Verdict.PASS for row in rows)
-    untested = [one_line(row.id) for row in rows if row.verdict is None]
-    yield from ("", f"rules: {proven} of {len(rows)} proven, {len(untested)} {UNTESTED}")
-    if untested:
-        yield f"  {UNTESTED}: {', '.join(untested)}"
+    yield from ("", "rules:")
+    for group in rule_groups(result):
+        yield f"  {group.title}: {group.told}"
+        if group.untested:
+            yield f"    {UNTESTED}: {one_line(ranges(group.untested))}"
 
 
 def _failure(

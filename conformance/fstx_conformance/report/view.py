@@ -112,6 +112,46 @@ def rule_rows(result: Result) -> list[RuleRow]:
     return rows
 
 
+@dataclass(frozen=True, slots=True)
+class RuleGroup:
+    """Rules of one kind: how many there are, how many are proven, and which no case names."""
+
+    title: str
+    rows: tuple[RuleRow, ...]
+
+    @property
+    def proven(self) -> int:
+        """How many are proven."""
+        return sum(row.verdict is Verdict.PASS for row in self.rows)
+
+    @property
+    def untested(self) -> tuple[str, ...]:
+        """Ids of the others that no case names."""
+        return tuple(row.id for row in self.rows if row.verdict is None)
+
+    @property
+    def told(self) -> str:
+        """``of 45 rules 30 proven, 2 fail, 13 UNTESTED``."""
+        rest = counted(r.verdict for r in self.rows if r.verdict not in (None, Verdict.PASS))
+        between = "" if rest == "none" else f"{rest}, "
+        return (
+            f"of {many(len(self.rows), 'rule')} {self.proven} proven, {between}"
+            f"{len(self.untested)} {UNTESTED}"
+        )
+
+
+def rule_groups(result: Result) -> list[RuleGroup]:
+    """What is owed by every backend, and the library's own rules apart."""
+    rows = rule_rows(result)
+    owed = tuple(row for row in rows if row.id.rpartition("-")[0] in rules.OWED)
+    own = tuple(row for row in rows if row not in owed)
+    groups = [
+        RuleGroup("owed by every backend", owed),
+        RuleGroup("of the library's own parts", own),
+    ]
+    return [group for group in groups if group.rows]
+
+
 def worst(verdicts: Iterable[Verdict]) -> Verdict | None:
     """The worst of some verdicts; None of none."""
     found = set(verdicts)
@@ -155,7 +195,7 @@ def unexplained(result: Result) -> list[PromiseRow]:
     ]
 
 
-def counted(verdicts: Iterable[Verdict]) -> str:
+def counted(verdicts: Iterable[Verdict | None]) -> str:
     """``3 fail, 12 pass``: worst first."""
     counts = Counter(verdicts)
     return ", ".join(f"{counts[v]} {v.value}" for v in WORST if counts[v]) or "none"
