@@ -80,10 +80,12 @@ class Injector:
         self.before: Callable[[Call], None] = lambda call: (
             None
         )  # for interleavings: each call's turn
+        self.blocked: Callable[[], bool] = lambda: False  # a lock is held: whether to try it again
+        self.patience_s = 60.0  # the longest wait for a lock
         self.calls = 0
         self.changes = 0
         self.names: list[tuple[str, str, bool]] = []
-        self.fired: list[tuple[Fault, str]] = []
+        self.fired: list[tuple[Fault, int]] = []  # with the index of the call
         self.dead = False
         self.on_death: list[Callable[[], object]] = []
         self._seen = [0] * len(self.faults)
@@ -127,10 +129,11 @@ class Injector:
             self.changes += call.changing
             self.names.append((call.op, call.key, call.changing))
             fault = self._due(call)
+            if fault is not None:
+                self.fired.append((fault, len(self.names) - 1))
         name = f"{call.op} {call.key}".strip()
         if fault is None:
             return self._plain(call, name)
-        self.fired.append((fault, name))
         self.history.add(f"{self.agent}: {name} -> {fault.action}")
         return self._wrong(call, fault, name)
 

@@ -1,6 +1,6 @@
 """Schedules: which calls go wrong and how, as one line of text that can be printed and replayed.
 
-``seed=7; writer: put_new[log/*]#1=lost-reply; recoverer: unlink#2=kill``
+``case=crash.kill; scene=update; seed=7; writer: put_new[log/*]#1=lost-reply; recoverer: unlink#2=kill``
 
 An entry names an agent (``writer`` if left out), a call, optionally a pattern of its key, the number of the
 matching call, and an action; ``!`` after the action makes it stick: that call and all later matching ones.
@@ -96,9 +96,15 @@ class Schedule:
 
     faults: tuple[Fault, ...] = ()
     seed: int = 0
+    case: str = ""
+    scene: str = ""
+    extra: str = ""  # what a case needs besides, in a form of its own
 
     def __str__(self) -> str:
-        return "; ".join([f"seed={self.seed}", *map(str, self.faults)])
+        head = [f"case={self.case}"] if self.case else []
+        head += [f"scene={self.scene}"] if self.scene else []
+        tail = [f"extra={self.extra}"] if self.extra else []
+        return "; ".join([*head, f"seed={self.seed}", *map(str, self.faults), *tail])
 
     def without(self, index: int) -> Schedule:
         """This schedule with one fault fewer."""
@@ -113,6 +119,7 @@ def schedule(*faults: Fault, seed: int = 0) -> Schedule:
 def parse(text: str) -> Schedule:
     """The schedule that `text` spells; UsageError naming the entry that can't be read."""
     seed = 0
+    named = {"case": "", "scene": "", "extra": ""}
     faults: list[Fault] = []
     for entry in filter(None, (part.strip() for part in text.split(";"))):
         if entry.startswith("seed="):
@@ -120,6 +127,10 @@ def parse(text: str) -> Schedule:
                 seed = int(entry.removeprefix("seed="))
             except ValueError:
                 raise UsageError(f"{entry!r}: a seed is a whole number") from None
+            continue
+        word, equals, value = entry.partition("=")
+        if equals and word in named:
+            named[word] = value.strip()
             continue
         found = _ENTRY.fullmatch(entry)
         if found is None or int(found["nth"]) < 1:
@@ -145,7 +156,7 @@ def parse(text: str) -> Schedule:
                 bool(found["sticky"]),
             )
         )
-    return Schedule(tuple(faults), seed)
+    return Schedule(tuple(faults), seed, named["case"], named["scene"], named["extra"])
 
 
 def agents(faults: Iterable[Fault]) -> tuple[str, ...]:

@@ -1,0 +1,242 @@
+"""What a case gets: rooms, chance from the seed, sweeps over numbered calls, a place for what it finds."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fstx import seams
+from fstx.types import Capability
+from fstx_conformance.results import Failure
+from fstx_conformance.scenes import SCENES, Scene
+from fstx_conformance.schedule import Fault, Schedule
+from fstx_conformance.subjects.base import Room, Subject
+from fstx_conformance.trial import Trial, run_trial
+
+_BUDGET = {"quick": 48, "standard": 1200, "exhaustive": 1_000_000}
+_KEPT = 5  # failures that are told with all details
+
+
+class NotApplicable(Exception):  # noqa: N818 - no error: a verdict
+    """The storage has no such thing; the message says why."""
+
+
+@dataclass
+class Lab:
+    """One run of one case over one subject.
+
+    Parameters
+    ----------
+    subject
+        What is tested.
+    case
+        Its id, for schedules.
+    profile
+        ``quick``, ``standard`` or ``exhaustive``.
+    seed
+        All chance of the run comes from it.
+    replay
+        Only this schedule is run.
+    progress
+        Is told of each run.
+    """
+
+    subject: Subject
+    case: str
+    profile: str = "quick"
+    seed: int = 0
+    replay: Schedule | None = None
+    progress: Callable[[str], object] = lambda text: None
+    runs: int = 0
+    failing_runs: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    seen: Counter[str] = field(default_factory=Counter)
+    fired: Counter[str] = field(default_factory=Counter)
+    broken: Counter[Capability] = field(default_factory=Counter)
+    kept: set[Capability] = field(default_factory=set)  # promises that a trial held up
+
+    def __post_init__(self) -> None:
+        self.rng = random.Random(f"{self.seed} {self.case}")
+        self._numbers = itertools.count()
+
+    # --- places --------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def room(self) -> Iterator[Room]:
+        """A fresh place, gone afterwards; names are drawn so that a run can be repeated, nobody waits."""
+        room = self.subject.room()
+        with self.determined():
+            try:
+                yield room
+            finally:
+                room.close()
+
+    @contextlib.contextmanager
+    def determined(self) -> Iterator[None]:
+        """Names come from the seed, pauses take no time."""
+        chance = random.Random(f"{self.seed} names")
+
+        def draw(count: int) -> str:
+            return chance.randbytes(count).hex()
+
+        with seams.drawing(draw), seams.waiting(lambda seconds: None):
+            yield
+
+    def scenes(self, *names: str) -> list[Scene]:
+        """The scenes of this profile, or those of these names that are in it; in a replay its own."""
+        if self.replay is not None and self.replay.scene:
+            return [SCENES[self.replay.scene]] if self.replay.scene in SCENES else []
+        listed = [SCENES[n] for n in names] if names else list(SCENES.values())
+        return [s for s in listed if self.profile in s.profiles]
+
+    @property
+    def budget(self) -> int:
+        """About how many trials the case may make."""
+        return max(12, int(_BUDGET[self.profile] / self.subject.cost))
+
+    # --- what is found -------------------------------------------------------------------------------
+
+    def problem(
+        self,
+        message: str,
+        *broken: Capability,
+        schedule: Schedule | None = None,
+        scene: str = "",
+        history: Sequence[str] = (),
+    ) -> None:
+        """Something does not hold."""
+        self.failing_runs += 1
+        self.broken.update(broken)
+        if len(self.failures) >= _KEPT:
+            return
+        told = replace(schedule or Schedule(seed=self.seed), case=self.case, scene=scene or "")
+        self.failures.append(
+            Failure(message, str(told), scene, tuple(history[-200:]), self.replay_line(told))
+        )
+
+    def replay_line(self, schedule: Schedule) -> str:
+        """The command that shows a failure again."""
+        return f'fstx conformance run {self.subject.url} --replay "{schedule}"'
+
+    def check(self, holds: object, message: str, *broken: Capability, scene: str = "") -> bool:
+        """A problem, unless it holds."""
+        if not holds:
+            self.problem(message, *broken, scene=scene)
+        return bool(holds)
+
+    # --- trials --------------------------------------------------------------------------------------
+
+    def trial(
+        self, scene: Scene, schedule: Schedule, *, hooks: dict[str, Any] | None = None
+    ) -> Trial:
+        """One trial in a fresh room; what it finds is noted, with the shortest schedule that shows it."""
+        found = self._try(scene, schedule, hooks)
+        self.runs += 1
+        self.seen.update(found.told)
+        self.fired.update(found.fired)
+        self.progress(f"{scene.name}: {schedule}")
+        if found.problems:
+            found = self._shrunk(scene, found, hooks)
+            self.problem(
+                found.problems[0],
+                *found.broken,
+                schedule=found.schedule,
+                scene=scene.name,
+                history=found.history.lines,
+            )
+        return found
+
+    def _try(self, scene: Scene, schedule: Schedule, hooks: dict[str, Any] | None) -> Trial:
+        with self.room() as room:
+            return run_trial(room, scene, schedule, hooks=hooks)
+
+    def _shrunk(self, scene: Scene, found: Trial, hooks: dict[str, Any] | None) -> Trial:
+        """The same failure with fewer faults, and with calls named instead of counted over all."""
+        if len(self.failures) >= _KEPT or self.replay is not None:
+            return found
+        i = 0
+        while i < len(found.schedule.faults) and len(found.schedule.faults) > 1:
+            shorter = self._try(scene, found.schedule.without(i), hooks)
+            if shorter.problems:
+                found = shorter
+            else:
+                i += 1
+        for i, fault in enumerate(found.schedule.faults):
+            named = found.named.get(fault)
+            if named is None or fault.op not in ("*", "+"):
+                continue
+            faults = list(found.schedule.faults)
+            faults[i] = named
+            other = self._try(scene, replace(found.schedule, faults=tuple(faults)), hooks)
+            if other.problems:
+                found = other
+        return found
+
+    # --- sweeps --------------------------------------------------------------------------------------
+
+    def sweep(
+        self,
+        scenes: Sequence[Scene],
+        actions: Sequence[str],
+        *,
+        op: str = "+",
+        sticky: bool = False,
+        agent: str = "writer",
+        first: Fault | None = None,
+        hooks: dict[str, Any] | None = None,
+        share: float = 1.0,
+    ) -> None:
+        """Each action at call number k, k = 1, 2, ... until a run ends without the fault.
+
+        Where the budget does not allow all, numbers are left out evenly, from a start drawn by the seed.
+        `first`: a fault that comes before, so that the swept one meets a recovery.
+        """
+        if self.replay is not None:
+            for scene in scenes:
+                self.trial(scene, self.replay, hooks=hooks)
+            return
+        plan = [(scene, action) for scene in scenes for action in actions]
+        each = max(2, int(self.budget * share) // max(1, len(plan)))
+        for scene, action in plan:
+            self._sweep_one(scene, action, op, sticky, agent, first, hooks, each)
+
+    def _sweep_one(
+        self,
+        scene: Scene,
+        action: str,
+        op: str,
+        sticky: bool,
+        agent: str,
+        first: Fault | None,
+        hooks: dict[str, Any] | None,
+        each: int,
+    ) -> None:
+        count = self._count(scene, op, agent, first, hooks)
+        step = max(1, -(-count // each))
+        start = 1 + self.rng.randrange(step)
+        for k in range(start, count + step, step):
+            fault = Fault(op, k, action, agent=agent, sticky=sticky)
+            faults = (first, fault) if first is not None else (fault,)
+            found = self.trial(scene, Schedule(faults, self.seed), hooks=hooks)
+            if not found.fired[action] and agent == "writer":
+                break
+
+    def _count(
+        self,
+        scene: Scene,
+        op: str,
+        agent: str,
+        first: Fault | None,
+        hooks: dict[str, Any] | None,
+    ) -> int:
+        """How many calls a run of the scene makes that `op` means."""
+        faults = () if first is None else (first,)
+        quiet = self.trial(scene, Schedule(faults, self.seed), hooks=hooks)
+        names = quiet.calls.get(agent, [])
+        probe = Fault(op, 1, "fail", agent=agent)
+        return sum(probe.matches(agent, name, key, changing) for name, key, changing in names)

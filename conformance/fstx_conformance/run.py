@@ -1,0 +1,214 @@
+"""The runner: cases over one subject, to a result."""
+
+from __future__ import annotations
+
+import platform
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, version
+
+from fstx.errors import TransactionError, UsageError
+from fstx.types import Capability, Guarantee
+from fstx_conformance.cases import PROFILES, Case, cases
+from fstx_conformance.lab import Lab, NotApplicable
+from fstx_conformance.results import CaseResult, Level, PromiseRow, Result, Verdict
+from fstx_conformance.rules import every
+from fstx_conformance.schedule import Schedule
+from fstx_conformance.subjects.base import Subject
+
+_WORDS = ("committed", "aborted", "conflict", "unknown")
+Progress = Callable[[str, str], object]
+
+
+def run(
+    subject: Subject,
+    *,
+    profile: str = "quick",
+    seed: int = 0,
+    only: Iterable[str] = (),
+    replay: Schedule | None = None,
+    progress: Progress = lambda case, text: None,
+    command: str = "",
+) -> Result:
+    """Run the cases of a profile over a subject.
+
+    Parameters
+    ----------
+    subject
+        What is tested; it is not closed.
+    profile
+        ``quick``, ``standard`` or ``exhaustive``.
+    seed
+        All chance comes from it.
+    only
+        Ids of cases, or names of levels; none: all.
+    replay
+        Run this one schedule of the case that it names.
+    progress
+        Is told the case and what it does.
+    command
+        For the report.
+
+    Raises
+    ------
+    UsageError
+        No such profile, case or level.
+    """
+    if profile not in PROFILES:
+        raise UsageError(f"profile={profile!r}; it is one of {', '.join(PROFILES)}")
+    started = time.monotonic()
+    chosen = _chosen(profile, tuple(only), replay)
+    seen: Counter[str] = Counter()
+    broken: Counter[Capability] = Counter()
+    found: list[CaseResult] = []
+    touched: dict[Capability, list[str]] = {}
+    for case in chosen:
+        lab = Lab(
+            subject,
+            case.id,
+            profile,
+            seed,
+            replay,
+            progress=lambda text, case=case: progress(case.id, text),  # type: ignore[misc]
+        )
+        progress(case.id, case.title)
+        found.append(_run_case(case, lab))
+        seen += lab.seen
+        broken += lab.broken
+        for capability in lab.kept | set(lab.broken):
+            touched.setdefault(capability, []).append(case.id)
+    if replay is None and not tuple(only):
+        found.append(_guard(subject, seen))
+    proven = {rule for c in found if c.verdict is not Verdict.NOT_APPLICABLE for rule in c.rules}
+    return Result(
+        subject=subject.name,
+        url=subject.url,
+        strategy=subject.strategy,
+        profile=profile,
+        seed=seed,
+        cases=tuple(found),
+        promises=_promises(subject, touched, broken),
+        untested=tuple(r.id for r in every().values() if r.id not in proven),
+        environment={**environment(), **subject.environment()},
+        seconds=round(time.monotonic() - started, 2),
+        command=command,
+    )
+
+
+def _chosen(profile: str, only: tuple[str, ...], replay: Schedule | None) -> list[Case]:
+    known = cases()
+    if replay is not None and replay.case:
+        only = (replay.case,)
+    names = {c.id for c in known} | {level.value for level in Level}
+    if unknown := [name for name in only if name not in names]:
+        raise UsageError(
+            f"no case or level {', '.join(unknown)}; there are {', '.join(sorted(names))}"
+        )
+    chosen = [c for c in known if not only or c.id in only or c.level.value in only]
+    return [c for c in chosen if profile in c.profiles or c.id in only]
+
+
+def _run_case(case: Case, lab: Lab) -> CaseResult:
+    started = time.monotonic()
+    reason = ""
+    verdict = Verdict.PASS
+    try:
+        if case.seams and lab.subject.seam not in case.seams:
+            raise NotApplicable(
+                f"faults go in at {' or '.join(case.seams)}, and this storage is reached by "
+                + ("none of them" if lab.subject.seam == "none" else lab.subject.seam)
+            )
+        case.run(lab)
+    except NotApplicable as told:
+        verdict, reason = Verdict.NOT_APPLICABLE, str(told)
+    except Exception as error:  # noqa: BLE001 - a case that can't go on is a failure of what it tests
+        lab.problem(
+            f"{type(error).__name__}: {error}",
+            history=traceback.format_exc().splitlines()[-30:],
+        )
+    if lab.failures:
+        verdict = Verdict.FAIL
+    elif verdict is Verdict.PASS and lab.replay is None:
+        missing = [f"no {a} fired" for a in case.fires if not lab.fired[a]]
+        missing += [f"nothing was told {w}" for w in case.sees if not lab.seen[w]]
+        if missing:
+            verdict, reason = Verdict.INCONCLUSIVE, "; ".join(missing)
+    return CaseResult(
+        id=case.id,
+        level=case.level,
+        verdict=verdict,
+        rules=case.rules,
+        runs=lab.runs,
+        reason=reason,
+        failures=tuple(lab.failures),
+        failing_runs=lab.failing_runs,
+        fired=tuple(sorted(lab.fired.items())),
+        seen=tuple(sorted(lab.seen.items())),
+        seconds=round(time.monotonic() - started, 2),
+    )
+
+
+def _guard(subject: Subject, seen: Counter[str]) -> CaseResult:
+    """A run that never saw a commit, an abort, a conflict and an unknown proves little."""
+    wanted = _WORDS if subject.seam != "none" else _WORDS[:-1]
+    missing = [word for word in wanted if not seen[word]]
+    return CaseResult(
+        id="semantics.saw-everything",
+        level=Level.SEMANTICS,
+        verdict=Verdict.INCONCLUSIVE if missing else Verdict.PASS,
+        reason=f"never told: {', '.join(missing)}" if missing else "",
+        seen=tuple((word, seen[word]) for word in _WORDS),
+    )
+
+
+# --- promises --------------------------------------------------------------------------------------------
+
+
+def _promises(
+    subject: Subject, touched: dict[Capability, list[str]], broken: Counter[Capability]
+) -> tuple[PromiseRow, ...]:
+    declared: list[Guarantee] = []
+    room = subject.room()
+    try:
+        backend = room.open()
+        declared = [
+            backend.guarantee(mode=mode, durability="data") for mode in ("create", "update")
+        ]
+    except TransactionError:
+        declared = []
+    finally:
+        room.close()
+    rows = []
+    for capability in Capability:
+        promises = [
+            g[capability] for g in declared if any(p.capability is capability for p in g.promises)
+        ]
+        cases = tuple(touched.get(capability, ()))
+        observed = "broken" if broken[capability] else "kept" if cases else "not tried"
+        kept = [p for p in promises if p.kept]
+        told = (kept or promises)[:1]
+        rows.append(
+            PromiseRow(
+                capability.value, bool(kept), observed, told[0].reason if told else "", cases
+            )
+        )
+    return tuple(rows)
+
+
+def environment() -> dict[str, str]:
+    """Versions and system, for the report."""
+    found: dict[str, str] = {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}",
+    }
+    for package in ("fstx", "fsspec", "s3fs", "gcsfs", "adlfs", "sshfs", "smbprotocol", "zarr"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+__all__ = ["environment", "run"]
