@@ -1,4 +1,4 @@
-"""A writer as it is often written: the data, then a manifest that is created, and a rollback if anything raises.
+"""A writer as it is often written: data, then a manifest that is created, and a rollback on any error.
 
 The yardstick of the sweep on the wire: the client repeats a request whose answer was lost, is told that the
 manifest is there already, and the rollback deletes the data of a manifest that was published.

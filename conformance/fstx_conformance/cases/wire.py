@@ -9,12 +9,11 @@ from __future__ import annotations
 from fstx_conformance.cases import case
 from fstx_conformance.lab import Lab
 from fstx_conformance.results import Level
-from fstx_conformance.wire.scenes import EntryDocument, InPlace, RootLast, Versioned
+from fstx_conformance.wire.scenes import SCENES, EntryDocument, Versioned
 from fstx_conformance.wire.sweep import AMBIGUOUS, LATE, READS, Wire
 
 _TRUE = ("BACKEND-24", "BACKEND-25", "BACKEND-26", "BACKEND-28", "BACKEND-30")
 _MORE = ("standard", "exhaustive")
-_SCENES = (Versioned, EntryDocument, RootLast, InPlace)
 
 
 @case(
@@ -29,20 +28,21 @@ _SCENES = (Versioned, EntryDocument, RootLast, InPlace)
 )
 def lost(lab: Lab) -> None:
     """The answer to a request that changes something is lost, below the client's own retries."""
-    scenes = _SCENES if lab.profile != "quick" else (Versioned, EntryDocument)
-    Wire(lab).sweep(scenes, ["reset-after"])
+    if lab.profile == "quick":
+        Wire(lab).sweep((Versioned, EntryDocument), ["reset-after"], runs=9)
+    else:
+        Wire(lab).sweep(SCENES, ["reset-after"])
 
 
 @case(Level.AMBIGUITY, "wire-late", *_TRUE, "MANIFEST-10", "PROJECT-3", fires=tuple(sorted(LATE)))
 def late(lab: Lab) -> None:
     """A request arrives late, or once more, when others have gone on: nothing told becomes untrue."""
     wire = Wire(lab)
-    if lab.profile == "quick":
-        wire.sweep((Versioned, EntryDocument), ["late"], step=3, late=("after",))
-        wire.sweep((Versioned, EntryDocument), ["zombie"], step=4, late=("between",))
-        return
-    every = lab.profile == "exhaustive"
-    wire.sweep(_SCENES, sorted(LATE), late=("before", "between", "after") if every else ("after",))
+    for action in sorted(LATE):
+        if lab.profile == "quick":
+            wire.sweep((Versioned, EntryDocument), [action], runs=2, late=("between", "after"))
+        else:
+            wire.sweep(SCENES, [action], runs=_runs(lab, 18))
 
 
 @case(
@@ -55,16 +55,15 @@ def late(lab: Lab) -> None:
     profiles=_MORE,
 )
 def errors(lab: Lab) -> None:
-    """Every other fault at every request that changes something: errors, stalls, repetitions, damage."""
-    step = 1 if lab.profile == "exhaustive" else 3
+    """Every other fault at requests that change something: errors, stalls, repetitions, damage."""
     actions = [a for a in AMBIGUOUS if a not in LATE and a != "reset-after"]
-    Wire(lab).sweep(_SCENES, actions, step=step)
+    Wire(lab).sweep(SCENES, actions, runs=_runs(lab, 60))
 
 
 @case(Level.AMBIGUITY, "wire-reads", "BACKEND-25", "BACKEND-29", profiles=_MORE)
 def reads(lab: Lab) -> None:
     """Requests that read are refused, cut short, damaged or never answered."""
-    Wire(lab).sweep(_SCENES, READS, op="GET", step=2 if lab.profile == "exhaustive" else 9)
+    Wire(lab).sweep(SCENES, READS, op="GET", runs=_runs(lab, 25))
 
 
 @case(
@@ -78,21 +77,24 @@ def reads(lab: Lab) -> None:
 )
 def outage(lab: Lab) -> None:
     """From one request on none is answered any more, or none is let in: then the server is back."""
-    step = 2 if lab.profile == "exhaustive" else 7
     wire = Wire(lab)
-    wire.sweep(_SCENES, ["reset-after", "status-503"], sticky=True, step=step)
-    wire.sweep(_SCENES, ["reset-before"], op="*", sticky=True, step=4 * step)
+    wire.sweep(SCENES, ["reset-after", "status-503"], sticky=True, runs=_runs(lab, 9))
+    wire.sweep(SCENES, ["reset-before"], op="*", sticky=True, runs=_runs(lab, 6))
 
 
 @case(Level.AMBIGUITY, "wire-keyed", "BACKEND-30", "BACKEND-31", profiles=_MORE)
 def keyed(lab: Lab) -> None:
     """With an id that the caller chose, the outcome is known also of what is finished."""
-    step = 1 if lab.profile == "exhaustive" else 2
-    Wire(lab).sweep(_SCENES, ["reset-after", "status-403"], step=step, id="job 7")
+    Wire(lab).sweep(SCENES, ["reset-after", "status-403"], runs=_runs(lab, 10), id="job 7")
 
 
 @case(Level.AMBIGUITY, "wire-client-retries", *_TRUE, profiles=_MORE)
 def client_retries(lab: Lab) -> None:
     """A client that repeats requests itself, as its user told it to: it meets its own first attempts."""
-    step = 1 if lab.profile == "exhaustive" else 2
-    Wire(lab, attempts=4).sweep(_SCENES, ["reset-after", "status-503-after"], step=step)
+    wire = Wire(lab, attempts=4)
+    wire.sweep(SCENES, ["reset-after", "status-503-after"], runs=_runs(lab, 10))
+
+
+def _runs(lab: Lab, standard: int) -> int | None:
+    """How many runs the profile allows; None: all."""
+    return None if lab.profile == "exhaustive" else standard

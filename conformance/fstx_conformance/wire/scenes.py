@@ -15,6 +15,8 @@ import fsspec
 
 import fstx
 from fstx.errors import InDoubtError, TransactionError
+from fstx.stores import Store
+from fstx.stores.opening import open_store
 from fstx.types import Mode, OutcomeState
 from fstx_conformance.wire.services import service_of
 
@@ -40,6 +42,11 @@ class Where:
         return self.url.partition("://")[2].rstrip("/")
 
     @property
+    def store(self) -> Store:
+        """The objects there, past the proxy; nothing is cached, each call is one request."""
+        return open_store(self.url, **self.honest)
+
+    @property
     def fs(self) -> Any:
         """A file system that caches no listings and goes to the server itself."""
         return fsspec.filesystem(self.protocol, use_listings_cache=False, **self.honest)
@@ -47,7 +54,7 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a writer was told: ``committed``, ``aborted``, ``doubt``; or ``lost``, where it was told nonsense."""
+    """What a writer was told: ``committed``, ``aborted``, ``doubt``; ``lost``: an error not of fstx."""
 
     kind: str
     id: str = ""
@@ -215,34 +222,34 @@ class Versioned(Scene):
 
     def unneeded(self) -> list[str]:
         dataset = fstx.dataset(self.url, **self.where.honest)
-        control = f"{self.where.path}/.fstx"
-        needed = {f"{control}/{entry.key}" for _, entry in dataset.snapshot().items()}
-        return [p for p in self.where.fs.find(f"{control}/data") if p not in needed]
+        needed = {f".fstx/{entry.key}" for _, entry in dataset.snapshot().items()}
+        found = [info.key for info in self.where.store.list(".fstx/data/")]
+        return [key for key in found if key not in needed]
 
 
 class Plain(Scene):
     """Plain names: read with the storage's own client."""
 
+    @property
     def target(self) -> str:
-        return f"{self.where.path}/{self.url.rpartition('/')[2]}"
+        return self.url.rpartition("/")[2]
 
     def tidy(self) -> None:
         self.recover(lease_s=0, late_s=0)
 
     def unneeded(self) -> list[str]:
         """What lies beside the content: in the home only the marker and the log."""
-        fs, home = self.where.fs, f"{self.where.path}/.fstx/"
         before = [] if self.before == "nothing" else self.files(self.before)
-        own = {f"{self.target()}/{name}" for name in (*self.found(), *before)}
-        kept = (f"{home}log/", f"{home}boundary/", f"{home}home.json")
-        return [p for p in fs.find(self.where.path) if p not in own and not p.startswith(kept)]
+        own = {f"{self.target}/{name}" for name in (*self.found(), *before)}
+        kept = (".fstx/log/", ".fstx/boundary/", ".fstx/home.json")
+        found = [info.key for info in self.where.store.list("")]
+        return [key for key in found if key not in own and not key.startswith(kept)]
 
     def _read(self, name: str) -> bytes | None:
         try:
-            data: bytes = self.where.fs.cat_file(f"{self.target()}/{name}")
+            return self.where.store.get(f"{self.target}/{name}")
         except FileNotFoundError:
             return None
-        return data
 
 
 class EntryDocument(Plain):

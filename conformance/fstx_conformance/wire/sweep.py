@@ -13,14 +13,18 @@ A run is one fresh place, one schedule and one moment at which late requests arr
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from weakref import WeakKeyDictionary
 
+import fstx
 from fstx.types import OutcomeState
 from fstx_conformance.lab import Lab, NotApplicable
 from fstx_conformance.schedule import Fault, Schedule
 from fstx_conformance.seams.proxy.control import FaultProxy, shown
+from fstx_conformance.seams.proxy.faults import rule_of
+from fstx_conformance.seams.proxy.wire import Request
 from fstx_conformance.subjects.base import Subject
 from fstx_conformance.wire.scenes import Scene, Told, Where
 from fstx_conformance.wire.services import endpoint_of, impatient, through
@@ -71,6 +75,7 @@ class Run:
     fired: tuple[str, ...] = ()
     wrong: list[str] = field(default_factory=list)
     history: list[str] = field(default_factory=list)
+    log: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Judge:
@@ -87,7 +92,7 @@ class Judge:
         run, faults = self.run, self.run.schedule.faults
         self.proxy.faults(faults)
         run.told = self.scene.attempt("new")
-        log = self.proxy.log()
+        log = run.log = self.proxy.log()
         self.proxy.rules()
         run.fired = tuple(faults[e["rule"]].action for e in log if e["rule"] is not None)
         run.history += [*shown(log)[-_FEW:], f"told {run.told}"]
@@ -195,6 +200,9 @@ class Wire:
         self.proxy = _proxy_of(subject, endpoint)
         faulty = through(subject.url, subject.options, self.proxy.url)
         self.faulty = impatient(subject.url, faulty, patience_s=PATIENCE_S, attempts=attempts)
+        self.proxy.clear()
+        with lab.room() as room:  # what the storage is proven to do is asked before faults begin
+            fstx.guarantee(room.url, **self.faulty)
 
     def scenes(self, *scenes: type[Scene]) -> list[type[Scene]]:
         """Those that this subject can have; in a replay, the one that it names."""
@@ -228,47 +236,80 @@ class Wire:
     def sweep(
         self,
         scenes: Sequence[type[Scene]],
-        actions: Iterable[str],
+        actions: Sequence[str],
         *,
+        runs: int | None = None,
         op: str = "+",
         sticky: bool = False,
-        step: int = 1,
         late: Sequence[str] = MOMENTS,
         id: str | None = None,
     ) -> None:
-        """Each action at request 1, 1 + `step`, ... that `op` means, until a run ends without it.
+        """Each action at each request that `op` means. In a replay the one schedule is run.
 
-        `late`: the moments at which late requests arrive. In a replay the one schedule is run.
+        Parameters
+        ----------
+        runs
+            So many of them, drawn by the seed; None: all, request by request until a run ends without the
+            fault.
+        late
+            The moments at which late requests arrive.
         """
         replay = self.lab.replay
         if replay is not None:
             for kind in self.scenes(*scenes):
                 self.one(kind, replay.faults, replay.extra or MOMENTS[0], id)
             return
-        for kind in self.scenes(*scenes):
-            for action in actions:
-                self._sweep_one(kind, action, op, sticky, step, late, id)
+        kinds = self.scenes(*scenes)
+        if runs is None:
+            for kind in kinds:
+                for action in actions:
+                    self._through(kind, action, op, sticky, late, id)
+            return
+        plan = [
+            (kind, Fault(op, nth, action, agent="proxy", sticky=sticky), moment)
+            for kind in kinds
+            for action in actions
+            for nth in range(1, self._count(kind, op, id) + 1)
+            for moment in _moments(action, nth, late)
+        ]
+        chosen = sorted(self.lab.rng.sample(range(len(plan)), min(runs, len(plan))))
+        for kind, fault, moment in (plan[i] for i in chosen):
+            self.one(kind, [fault], moment, id)
 
-    def _sweep_one(
+    def _through(
         self,
         kind: type[Scene],
         action: str,
         op: str,
         sticky: bool,
-        step: int,
         late: Sequence[str],
         id: str | None,
     ) -> None:
-        for turn, nth in enumerate(range(1, _FAR, step)):
+        for nth in range(1, _FAR):
             fault = Fault(op, nth, action, agent="proxy", sticky=sticky)
-            # without late requests, recovery and no recovery in turns
-            when = late if action in LATE else (MOMENTS[0] if turn % 2 else MOMENTS[2],)
-            runs = [self.one(kind, [fault], moment, id) for moment in when]
+            runs = [self.one(kind, [fault], m, id) for m in _moments(action, nth, late)]
             if not any(run.fired for run in runs):
                 return
         raise RuntimeError(f"{action} fires for ever")
 
+    def _count(self, kind: type[Scene], op: str, id: str | None) -> int:
+        """How many requests of a run without faults `op` means."""
+        known = _counts.setdefault(self.lab.subject, {})
+        if (kind, op) not in known:
+            quiet = Fault(op, _FAR, "reset-after", agent="proxy")
+            log = self.one(kind, [quiet], MOMENTS[0], id).log
+            rule = rule_of(quiet)
+            asked = (Request(e["method"], e["path"], e["headers"], b"") for e in log)
+            known[kind, op] = sum(rule.matches(request) for request in asked)
+        return known[kind, op]
 
+
+def _moments(action: str, nth: int, late: Sequence[str]) -> Sequence[str]:
+    """Without late requests, recovery and no recovery in turns."""
+    return late if action in LATE else (MOMENTS[0] if nth % 2 else MOMENTS[2],)
+
+
+_counts: WeakKeyDictionary[Subject, dict[tuple[type[Scene], str], int]] = WeakKeyDictionary()
 _proxies: WeakKeyDictionary[Subject, FaultProxy] = WeakKeyDictionary()
 
 
