@@ -25,7 +25,7 @@ class TestSmbd(FileTests):
 
     @pytest.mark.parametrize("mode", ["replace", "update"])
     def test_a_reader_holds_the_target(self, place: FilePlace, mode: fstx.types.Mode) -> None:
-        """FILES-20: a file that a client holds open stops the commit with TargetBusyError, before anything changed."""
+        """FILES-20: a file that a client holds open stops the commit by TargetBusyError; nothing changed."""
         plant(place.root, {"t/a": b"old", "t/b": b"old"})
         unc = f"\\\\127.0.0.1\\share\\{place.root.name}\\t\\b"
         options = {k: v for k, v in place.options.items() if k != "patience_s"}

@@ -25,6 +25,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol
 
+from fstx import seams
+
 LEASE_S = 30.0
 BEAT_S = 3.0  # a reader learns within this that a holder lives
 _LIMIT_BYTES = 1 << 20
@@ -42,6 +44,7 @@ def forget_all() -> None:
         keeper.forget()
 
 
+seams.at_end_of_process(forget_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=forget_all)
 
@@ -149,12 +152,13 @@ class LeasedLocks:
         lease_s: float = LEASE_S,
         beat_s: float = BEAT_S,
         monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = seams.pause,
     ) -> None:
         if not 0 < 2 * beat_s <= lease_s:
             raise ValueError(f"a lease of {lease_s} s is too short for a beat of {beat_s} s")
         self.files = files
         self.lease_s, self.beat_s = lease_s, beat_s
-        self.monotonic = monotonic
+        self.monotonic, self.sleep = monotonic, sleep
         self.held: set[Lease] = set()
         self._seen: dict[str, _Watched] = {}
         self._lock = threading.Lock()
@@ -190,7 +194,7 @@ class LeasedLocks:
                 continue
             if alive is True and self.monotonic() >= deadline_s:
                 return None
-            time.sleep(pause_s)
+            self.sleep(pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     def drop(self, lease: Lease) -> None:
@@ -266,7 +270,7 @@ class LeasedLocks:
             own = self._create(guard)
         except FileExistsError:
             if self._look_at_guard(guard):
-                time.sleep(_PAUSE_S)
+                self.sleep(_PAUSE_S)
             return
         try:
             away = f"{path}-{secrets.token_hex(4)}.tmp"
