@@ -121,7 +121,7 @@ class Lab:
 
     def replay_line(self, schedule: Schedule) -> str:
         """The command that shows a failure again."""
-        return f'fstx conformance run {self.subject.url} --replay "{schedule}"'
+        return self.subject.replay_line(str(schedule))
 
     def check(self, holds: object, message: str, *broken: Capability, scene: str = "") -> bool:
         """A problem, unless it holds."""

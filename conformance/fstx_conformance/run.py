@@ -58,46 +58,72 @@ def run(
     """
     if profile not in PROFILES:
         raise UsageError(f"profile={profile!r}; it is one of {', '.join(PROFILES)}")
-    started = time.monotonic()
-    chosen = _chosen(profile, tuple(only), replay)
-    seen: Counter[str] = Counter()
-    broken: Counter[Capability] = Counter()
-    found: list[CaseResult] = []
-    touched: dict[Capability, list[str]] = {}
-    for case in chosen:
-        lab = Lab(
-            subject,
-            case.id,
-            profile,
-            seed,
-            replay,
-            progress=lambda text, case=case: progress(case.id, text),  # type: ignore[misc]
-        )
+    whole = replay is None and not tuple(only)
+    account = Account(subject, profile, seed)
+    for case in chosen(profile, tuple(only), replay):
         progress(case.id, case.title)
-        found.append(_run_case(case, lab))
-        seen += lab.seen
-        broken += lab.broken
+        account.run(case, replay, lambda text, case=case: progress(case.id, text))  # type: ignore[misc]
+    return account.result(whole=whole, command=command)
+
+
+class Account:
+    """What the cases of one run came to, as it goes on."""
+
+    def __init__(self, subject: Subject, profile: str = "quick", seed: int = 0) -> None:
+        self.subject, self.profile, self.seed = subject, profile, seed
+        self.found: list[CaseResult] = []
+        self.seen: Counter[str] = Counter()
+        self.broken: Counter[Capability] = Counter()
+        self.touched: dict[Capability, list[str]] = {}
+        self._started = time.monotonic()
+
+    def run(
+        self,
+        case: Case,
+        replay: Schedule | None = None,
+        progress: Callable[[str], object] = lambda text: None,
+    ) -> CaseResult:
+        """Run one case; what it came to is noted."""
+        lab = Lab(self.subject, case.id, self.profile, self.seed, replay, progress=progress)
+        result = _run_case(case, lab)
+        self.found.append(result)
+        self.seen += lab.seen
+        self.broken += lab.broken
         for capability in lab.kept | set(lab.broken):
-            touched.setdefault(capability, []).append(case.id)
-    if replay is None and not tuple(only):
-        found.append(_guard(subject, seen))
-    proven = {rule for c in found if c.verdict is not Verdict.NOT_APPLICABLE for rule in c.rules}
-    return Result(
-        subject=subject.name,
-        url=subject.url,
-        strategy=subject.strategy,
-        profile=profile,
-        seed=seed,
-        cases=tuple(found),
-        promises=_promises(subject, touched, broken),
-        untested=tuple(r.id for r in every().values() if r.id not in proven),
-        environment={**environment(), **subject.environment()},
-        seconds=round(time.monotonic() - started, 2),
-        command=command,
-    )
+            self.touched.setdefault(capability, []).append(case.id)
+        return result
+
+    def guard(self) -> CaseResult:
+        """Whether a whole run saw all that it has to see."""
+        return _guard(self.subject, self.seen)
+
+    def promises(self) -> tuple[PromiseRow, ...]:
+        """What is declared, and what the cases observed of it."""
+        return _promises(self.subject, self.touched, self.broken)
+
+    def result(self, *, whole: bool, command: str = "") -> Result:
+        """All of it; of a run that was `whole` with the guard against seeing too little."""
+        found = [*self.found, self.guard()] if whole else self.found
+        proven = {
+            rule for c in found if c.verdict is not Verdict.NOT_APPLICABLE for rule in c.rules
+        }
+        return Result(
+            subject=self.subject.name,
+            url=self.subject.url,
+            strategy=self.subject.strategy,
+            profile=self.profile,
+            seed=self.seed,
+            cases=tuple(found),
+            promises=self.promises(),
+            untested=tuple(r.id for r in every().values() if r.id not in proven),
+            environment={**environment(), **self.subject.environment()},
+            seconds=round(time.monotonic() - self._started, 2),
+            command=command,
+        )
 
 
-def _chosen(profile: str, only: tuple[str, ...], replay: Schedule | None) -> list[Case]:
+def chosen(profile: str, only: tuple[str, ...] = (), replay: Schedule | None = None) -> list[Case]:
+    """The cases of a profile, or those that are named; UsageError for a name that nothing has."""
     known = cases()
     if replay is not None and replay.case:
         only = (replay.case,)
@@ -106,8 +132,8 @@ def _chosen(profile: str, only: tuple[str, ...], replay: Schedule | None) -> lis
         raise UsageError(
             f"no case or level {', '.join(unknown)}; there are {', '.join(sorted(names))}"
         )
-    chosen = [c for c in known if not only or c.id in only or c.level.value in only]
-    return [c for c in chosen if profile in c.profiles or c.id in only]
+    named = [c for c in known if not only or c.id in only or c.level.value in only]
+    return [c for c in named if profile in c.profiles or c.id in only]
 
 
 def _run_case(case: Case, lab: Lab) -> CaseResult:
@@ -211,4 +237,4 @@ def environment() -> dict[str, str]:
     return found
 
 
-__all__ = ["environment", "run"]
+__all__ = ["Account", "chosen", "environment", "run"]

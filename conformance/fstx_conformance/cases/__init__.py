@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 from fstx_conformance.results import Level
@@ -13,20 +14,6 @@ if TYPE_CHECKING:
     from fstx_conformance.lab import Lab
 
 PROFILES = ("quick", "standard", "exhaustive")
-
-_MODULES = (
-    "primitives",
-    "semantics",
-    "crash",
-    "power",
-    "ambiguity",
-    "wire",
-    "isolation",
-    "fencing",
-    "liveness",
-    "scale",
-    "hygiene",
-)
 
 
 @dataclass(frozen=True)
@@ -92,7 +79,7 @@ def case(
 
 def cases() -> tuple[Case, ...]:
     """All cases, level by level."""
-    for module in _MODULES:
-        import_module(f"{__name__}.{module}")
+    for module in iter_modules(__path__):
+        import_module(f"{__name__}.{module.name}")
     order = {level: i for i, level in enumerate(Level)}
     return tuple(sorted(_CASES.values(), key=lambda c: order[c.level]))

@@ -98,6 +98,10 @@ class Subject(ABC):
         """Facts about the storage for the report."""
         return {}
 
+    def replay_line(self, schedule: str) -> str:
+        """The command that runs a schedule again."""
+        return f'fstx conformance run {self.url} --replay "{schedule}"'
+
     def close(self) -> None:  # noqa: B027 - nothing, by default
         """Remove what all rooms left, and the prefix."""
 
