@@ -77,6 +77,31 @@ _BUILT_IN: dict[str, str] = {
 }
 
 
+_WAYS = (
+    "Ways out: sftp:// or smb:// on the same server, a local directory and a copy of what is committed, "
+    "or tx:: on another storage"
+)
+_NO_FTP = (
+    "FTP's rename replaces what is there without telling, nothing but MKD creates exclusively, and an "
+    "upload that breaks off leaves a part under its name, so that no lock, no journal and no conflict can "
+    "be relied upon. " + _WAYS
+)
+_NO_WEBDAV = (
+    "WebDAV servers check a condition and write afterwards: of writers at once several are told that they "
+    "were first, and readers of a name that is replaced find nothing for a moment. " + _WAYS
+)
+_REFUSED = {
+    "ftp": _NO_FTP,
+    "ftps": _NO_FTP,
+    "webdav": _NO_WEBDAV,
+    "webdavs": _NO_WEBDAV,
+    "dav": _NO_WEBDAV,
+    "davs": _NO_WEBDAV,
+    "http": _NO_WEBDAV,
+    "https": _NO_WEBDAV,
+}
+
+
 def schemes() -> tuple[str, ...]:
     """All schemes that have a backend, sorted."""
     return tuple(sorted({*_BUILT_IN, *_entry_points()}))
@@ -101,9 +126,11 @@ def backend(urls: Sequence[str], *, joined: bool = False, **options: Any) -> Bac
     point = _entry_points().get(scheme)
     if point is None and scheme in _BUILT_IN:
         point = EntryPoint(scheme, _BUILT_IN[scheme], GROUP)
+    if point is None and scheme in _REFUSED:
+        raise CapabilityError(f"no transaction can be kept at {shown(urls[0])}: {_REFUSED[scheme]}")
     if point is None:
         raise CapabilityError(
-            f"no backend for {scheme}:// ({urls[0]}); there are {', '.join(schemes())}. "
+            f"no backend for {scheme}:// ({shown(urls[0])}); there are {', '.join(schemes())}. "
             f"A package adds one by an entry point of the group {GROUP!r}"
         )
     factory: Callable[..., Backend] = point.load()
@@ -115,6 +142,13 @@ def backend(urls: Sequence[str], *, joined: bool = False, **options: Any) -> Bac
                 f"the backend of {scheme}:// does not know an option: {error}"
             ) from error
         raise
+
+
+def shown(url: str) -> str:
+    """The URL without what stands before the host: it may be a password."""
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}" if rest else url
 
 
 def enters_by_document(backend: Backend) -> bool:
