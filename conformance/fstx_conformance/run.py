@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import time
 import traceback
@@ -146,6 +147,8 @@ def _run_case(case: Case, lab: Lab) -> CaseResult:
                 f"faults go in at {' or '.join(case.seams)}, and this storage is reached by "
                 + ("none of them" if lab.subject.seam == "none" else lab.subject.seam)
             )
+        gc.collect()
+        gc.freeze()  # ends of processes collect garbage: only what the case makes is looked through
         case.run(lab)
     except NotApplicable as told:
         verdict, reason = Verdict.NOT_APPLICABLE, str(told)
@@ -154,6 +157,8 @@ def _run_case(case: Case, lab: Lab) -> CaseResult:
             f"{type(error).__name__}: {error}",
             history=traceback.format_exc().splitlines()[-30:],
         )
+    finally:
+        gc.unfreeze()
     if lab.failures:
         verdict = Verdict.FAIL
     elif verdict is Verdict.PASS and lab.replay is None:
