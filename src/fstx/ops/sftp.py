@@ -271,7 +271,7 @@ class SftpOps:
         try:
             self.call(lambda client: client.rmdir(path), path)
         except OSError as error:
-            if error.errno != errno.EPERM:
+            if error.errno not in (errno.EPERM, errno.ENOENT):
                 raise
             found = self.lstat(path)
             if found is not None and found.kind is not FileKind.TREE:
@@ -314,7 +314,7 @@ class SftpOps:
         try:
             self.call(lambda client: client.posix_rename(src, dst), src)
         except OSError as error:
-            if error.errno != errno.EPERM:
+            if error.errno not in (errno.EPERM, errno.ENOENT):  # to OpenSSH ENOTDIR is ENOENT
                 raise
             raise self._why_not(error, src, dst) from error
 
@@ -344,20 +344,9 @@ class SftpOps:
             found = self._ask(lambda client: client.lstat(path), path)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except OSError as error:
-            if error.errno == errno.EPERM and self._is_below_file(path):
-                return None  # OpenSSH has no code for ENOTDIR
-            raise
         mtime_ns = (found.mtime or 0) * 10**9 + (getattr(found, "mtime_ns", None) or 0)
         mode = found.permissions or 0
         return Stat(_kind(found), 0, 0, found.size or 0, mtime_ns, mode)
-
-    def _is_below_file(self, path: str) -> bool:
-        above = posixpath.dirname(path)
-        if above == path:
-            return False
-        found = self.lstat(above)
-        return found is not None and found.kind is not FileKind.TREE
 
     def scandir(self, path: str) -> Iterator[tuple[str, FileKind]]:
         found = self._ask(lambda client: client.readdir(path), path)
@@ -392,10 +381,10 @@ class SftpOps:
     def _why_not(self, error: OSError, src: str, dst: str) -> OSError:
         """Why rename(2) failed, by what lies there; it says so itself where the source is missing."""
         source, found = self.lstat(src), self.lstat(dst)
-        if source is None:
+        if source is None and error.errno == errno.EPERM:
             # The kernel compares mounts before it looks the name up, and ENOENT has a code of its own.
             return OSError(errno.EXDEV, "is on another file system", src)
-        if found is None:
+        if source is None or found is None:
             return error
         if source.kind is FileKind.TREE:
             number = errno.ENOTEMPTY if found.kind is FileKind.TREE else errno.ENOTDIR
@@ -544,6 +533,7 @@ def _translated(error: Any, path: str) -> OSError:
         (asyncssh.SFTPWriteProtect, errno.EROFS),
         (asyncssh.SFTPOpUnsupported, errno.ENOSYS),
         (asyncssh.SFTPInvalidFilename, errno.ENAMETOOLONG),
+        (asyncssh.SFTPBadMessage, errno.ENAMETOOLONG),  # so says OpenSSH
         (asyncssh.SFTPLinkLoop, errno.ELOOP),
     ):
         if isinstance(error, kind):
