@@ -50,12 +50,23 @@ class UnseenError(Exception):
 class _Watch:
     """A file that is open for writing: its content is taken again when it may have changed."""
 
-    def __init__(self, path: str, node: Node, file: BinaryIO | None) -> None:
+    fd = -1
+
+    def __init__(self, path: str, node: Node, file: BinaryIO) -> None:
+        self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self.node = node
         self.file = file
-        self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self.taken: tuple[int, int] = (0, 0)
         self.at_ns = 0
+
+    def close(self) -> None:
+        """Nothing is written any more."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
 
     def changed(self) -> Content | None:
         """The new content, if it may be one."""
@@ -120,7 +131,7 @@ class Disk:
         with self.guard:
             self.look_at_open_files()
             for watch in self._watched:
-                os.close(watch.fd)
+                watch.close()
             self._watched = []
 
     # --- what a loss of power leaves ----------------------------------------------------------------
@@ -245,12 +256,12 @@ class Disk:
         """Log what was written since the last call."""
         left = []
         for watch in self._watched:
-            closed = watch.file is None or watch.file.closed
+            closed = watch.file.closed
             content = watch.changed()
             if content is not None:
                 self._took(watch.node, content)
             if closed:
-                os.close(watch.fd)
+                watch.close()
             else:
                 left.append(watch)
         self._watched = left

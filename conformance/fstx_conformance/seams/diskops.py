@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import weakref
 from collections.abc import Callable, Iterator
@@ -38,14 +39,16 @@ class _Lock:
 class DiskOps:
     """The calls of one process on a simulated disk. What lies off the disk is passed through.
 
-    A copy that came by pickle finds its disk again in the same process only.
+    Syncs are logged only: the real directory need not outlive anything. A copy that came by pickle finds
+    its disk again in the same process only.
     """
 
     is_layer = True
 
-    def __init__(self, disk: Disk, inner: Ops) -> None:
+    def __init__(self, disk: Disk, inner: Ops, *, exchange: bool = True) -> None:
         self.disk = disk
         self.inner = inner
+        self.has_exchange = exchange
         self.name = inner.name
         self.place = inner.place
         self.leased = inner.leased
@@ -87,28 +90,28 @@ class DiskOps:
     def sync_file(self, file: BinaryIO) -> None:
         with self._turn():
             node = self.disk.node_of(os.fstat(file.fileno()), "")
-            if node is not None:
-                self.disk.take(node, file.fileno())
-            self.inner.sync_file(file)
-            if node is not None:
-                self.disk.synced(Sync("file", node), str(node))
+            if node is None:
+                self.inner.sync_file(file)
+                return
+            self.disk.take(node, file.fileno())
+            self.disk.synced(Sync("file", node), str(node))
 
     def begin_sync(self, file: BinaryIO) -> None:
         self.inner.begin_sync(file)
 
     def sync_dir(self, path: str) -> None:
         with self._turn():
-            self.inner.sync_dir(path)
-            node = self.disk.node(path)
-            if node is not None:
-                self.disk.synced(Sync("dir", node), path)
+            node = self.disk.node(path) if os.path.isdir(path) else None
+            if node is None:
+                self.inner.sync_dir(path)
+                return
+            self.disk.synced(Sync("dir", node), path)
 
     def open_fs(self, path: str) -> int | None:
         return self.inner.open_fs(path)
 
     def sync_fs(self, fd: int) -> None:
         with self._turn():
-            self.inner.sync_fs(fd)
             self.disk.synced(Sync("all"), "")
 
     def close_fs(self, fd: int) -> None:
@@ -151,6 +154,8 @@ class DiskOps:
         self._move("rename_new", self.inner.rename_new, src, dst)
 
     def exchange(self, a: str, b: str) -> None:
+        if not self.has_exchange:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), a)
         with self._turn():
             first, second = self.disk.named(a), self.disk.named(b)
             self.inner.exchange(a, b)

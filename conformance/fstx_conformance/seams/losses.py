@@ -89,6 +89,8 @@ def found_after(platter: Platter, loss: Loss) -> Found:
     known = {c.number for c in platter.changes} | {d.number for d in platter.dirty.values()}
     if strange := sorted((loss.lost | {n for n, _ in loss.damaged}) - known):
         raise UsageError(f"{loss}: nothing loose has the number {strange[0]} at this point")
+    if more := sorted(platter.closed(loss.lost) - loss.lost):
+        raise UsageError(f"{loss}: number {more[0]} took what was lost, so it is lost too")
     slots = platter.without(loss.lost)
     damaged = dict(loss.damaged)
     contents = dict(platter.contents)
@@ -195,6 +197,21 @@ def _drawn(platter: Platter, loose: list[int], rng: random.Random) -> frozenset[
         return frozenset(loose[rng.randint(0, len(loose)) :])
     share = rng.choice((0.1, 0.3, 0.5, 0.8))
     return platter.closed(n for n in loose if rng.random() < share)
+
+
+def smaller(loss: Loss) -> Iterator[Loss]:
+    """Losses of less, the smallest first: of names or contents alone, of a half, of all but one thing."""
+    if loss.lost and loss.damaged:
+        yield Loss(frozenset(), loss.damaged)
+        yield Loss(loss.lost)
+    lost = sorted(loss.lost)
+    if len(lost) > 3:
+        yield Loss(frozenset(lost[: len(lost) // 2]), loss.damaged)
+        yield Loss(frozenset(lost[len(lost) // 2 :]), loss.damaged)
+    for i in range(len(loss.damaged)):
+        yield Loss(loss.lost, loss.damaged[:i] + loss.damaged[i + 1 :])
+    for number in lost:
+        yield Loss(loss.lost - {number}, loss.damaged)
 
 
 def _visible(dirty: Dirty) -> bool:

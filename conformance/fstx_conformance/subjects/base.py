@@ -17,6 +17,7 @@ from fstx import seams
 from fstx.protocol import Backend
 from fstx.types import Capability, Durability, Mode, OutcomeState, Recovery
 from fstx_conformance.injector import Injector
+from fstx_conformance.subjects.disks import OnDisk
 
 Tree = dict[str, bytes]
 Seam = Literal["store", "ops", "files", "none"]
@@ -93,6 +94,10 @@ class Subject(ABC):
     def options(self) -> dict[str, Any]:
         """Storage options, for processes that open the rooms' URLs themselves."""
         return {}
+
+    def on_disk(self) -> OnDisk | None:
+        """The same storage on a simulated disk, for losses of power; None where there is no such thing."""
+        return None
 
     def environment(self) -> dict[str, str]:
         """Facts about the storage for the report."""

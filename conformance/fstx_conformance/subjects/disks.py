@@ -43,6 +43,8 @@ class LocalOnDisk(OnDisk):
         Backend of these calls, for the target at this path.
     over
         Put over the disk's calls: faults, or what a broken backend leaves out.
+    exchange
+        False: the disk's file system can't exchange two names.
     """
 
     def __init__(
@@ -50,12 +52,14 @@ class LocalOnDisk(OnDisk):
         make: Callable[[Ops, str], Any] | None = None,
         *,
         over: Callable[[Ops], Any] = lambda ops: ops,
+        exchange: bool = True,
     ) -> None:
         self._make = make or _local
         self._over = over
+        self._exchange = exchange
 
     def open(self, disk: Disk, name: str) -> Any:
-        ops = self._over(DiskOps(disk, native_ops()))
+        ops = self._over(DiskOps(disk, native_ops(), exchange=self._exchange))
         return self._make(ops, os.path.join(disk.root, name))
 
     def read(self, root: str, name: str) -> dict[str, bytes] | None:

@@ -21,6 +21,7 @@ from fstx_conformance.injector import Injector
 from fstx_conformance.seams.ops import FaultOps
 from fstx_conformance.seams.store import FaultStore
 from fstx_conformance.subjects.base import Room, Subject, Tree
+from fstx_conformance.subjects.disks import LocalOnDisk, OnDisk
 
 TARGET = "t"
 _CONTROL = ".fstx"
@@ -96,6 +97,12 @@ class LocalSubject(Subject):
 
     def _make(self, folder: str, ops: Ops) -> Backend:
         return LocalBackend([os.path.join(folder, TARGET)], joined=False, ops=ops, **self._options)
+
+    def on_disk(self) -> OnDisk:
+        def make(ops: Ops, path: str) -> Backend:
+            return LocalBackend([path], joined=False, ops=ops, **self._options)
+
+        return LocalOnDisk(make, exchange=self._exchange)
 
     def environment(self) -> dict[str, str]:
         os.makedirs(self._top, exist_ok=True)
