@@ -29,7 +29,7 @@ from fstx.errors import (
 )
 from fstx.ops import FileKind, LockHandle, Ops
 from fstx.ops.windows import name_problem
-from fstx.paths import CONTROL_NAME, check_path, fold, is_below
+from fstx.paths import CONTROL_NAME, check_path, fold
 from fstx.select import Abilities, guarantee
 from fstx.types import Capability, Durability, Guarantee, Mode, OutcomeState, Recovery
 
@@ -69,6 +69,8 @@ class LocalBackend:
                 )
             if CONTROL_NAME in path.replace(os.sep, "/").split("/"):
                 raise PathError(f"{given} lies in {CONTROL_NAME}/, which is the library's own")
+            if ops.name == "windows" and given.startswith("\\\\.\\"):  # what Windows makes of NUL
+                raise PathError(f"{given} is a device")
             if ops.name == "windows" and (problem := name_problem(name)):
                 raise PathError(f"{given}: Windows can't hold a name that {problem}")
         if len({fold(n) for n in names}) != len(names):
@@ -77,7 +79,7 @@ class LocalBackend:
             )
         for path in self._paths:
             for other in self._paths:
-                if path != other and is_below(path, other):
+                if path != other and _lies_in(path, other):
                     raise PathError(
                         f"the target {path} lies in the target {other}; name one of them"
                     )
@@ -456,7 +458,9 @@ class LocalBackend:
         place = parent
         while (stat := self._ops.lstat(place)) is None:
             missing.append(place)
-            place = os.path.dirname(place)
+            place, below = os.path.dirname(place), place
+            if place == below:
+                raise PathError(f"{place} is not there, so nothing can be written below it")
         if stat.kind is not FileKind.TREE:
             self._remove_empty(created)
             raise PathError(f"{place} is not a directory, so nothing can be written below it")
@@ -476,6 +480,11 @@ class LocalBackend:
         while created:
             with contextlib.suppress(OSError):
                 self._ops.rmdir(created.pop())
+
+
+def _lies_in(path: str, other: str) -> bool:
+    """True below `other`, with the separators and the case of this system."""
+    return os.path.normcase(path).startswith(os.path.join(os.path.normcase(other), ""))
 
 
 def _release_all(held: list[LockHandle]) -> None:
