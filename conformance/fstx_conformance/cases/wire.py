@@ -68,6 +68,20 @@ def reads(lab: Lab) -> None:
 
 @case(
     Level.AMBIGUITY,
+    "wire-stale",
+    "BACKEND-24",
+    "BACKEND-25",
+    "MANIFEST-2",
+    fires=("stale",),
+    profiles=_MORE,
+)
+def stale(lab: Lab) -> None:
+    """A listing or a read answers what it answered before: told is only what is true all the same."""
+    Wire(lab).sweep(SCENES, ["stale"], op="GET", runs=_runs(lab, 20))
+
+
+@case(
+    Level.AMBIGUITY,
     "wire-outage",
     *_TRUE,
     "BACKEND-38",

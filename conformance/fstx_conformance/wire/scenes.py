@@ -108,10 +108,16 @@ class Scene:
 
     # --- writing --------------------------------------------------------------------------------------
 
-    def prepare(self) -> None:
-        """The old state, written without faults."""
+    def prepare(self, *, known: bool = False) -> None:
+        """The old state, written without faults; with `known` the writer's client has seen one before it."""
+        base = "nothing"
+        if known and self.starts == "old":
+            self.write("older", base, self.where.honest)
+            base = "older"
+        if known:
+            self._begin(self.where.faulty, self.mode, None).rollback()
         if self.starts == "old":
-            self.write("old", "nothing", self.where.honest)
+            self.write("old", base, self.where.honest)
 
     def attempt(self, value: str) -> Told:
         """Write through the proxy."""
@@ -162,7 +168,7 @@ class Scene:
     def look(self) -> str:
         """``old``, ``new``, ``newer``, ``nothing``, or what a mixture is made of."""
         found = self.found()
-        for value in ("old", "new", "newer"):
+        for value in ("older", "old", "new", "newer"):
             if found == self.files(value):
                 return value
         if not found:
