@@ -49,6 +49,7 @@ class FaultOps:
         self.name = inner.name
         self.locks: set[_Lock] = set()
         self._files: list[Any] = []
+        self._taken: list[LockHandle] = []
         self._fds: set[int] = set()
         injector.on_death.append(self.end)
 
@@ -61,6 +62,8 @@ class FaultOps:
     def end(self) -> None:
         """What the kernel does at the end of a process: descriptors and locks go."""
         self.lose_locks()
+        for handle in self._taken:
+            _let_go(handle)
         for file in self._files:
             file.close()
         for fd in self._fds:
@@ -185,13 +188,19 @@ class FaultOps:
 
     def lock(self, path: str, *, wait_s: float) -> LockHandle | None:
         def perform() -> Any:
-            return self.inner.lock(path, wait_s=min(wait_s, self.injector.patience_s))
+            handle = self.inner.lock(path, wait_s=min(wait_s, self.injector.patience_s))
+            if handle is not None:
+                self._taken.append(
+                    handle
+                )  # also one whose answer is lost: it goes with the process
+            return handle
 
         inner = self._call("lock", path, perform)
         while inner is None and wait_s and self.injector.blocked():
             inner = perform()
         if inner is None:
             return None
+        self._taken.remove(inner)
         lock = _Lock(self, inner, path)
         self.locks.add(lock)
         return lock
@@ -215,7 +224,11 @@ class _Lock:
 
     def lose(self) -> None:
         """Held no more, without a change of the file; what only `release` can let go is released."""
-        getattr(self._inner, "forget", self._inner.release)()
+        _let_go(self._inner)
+
+
+def _let_go(handle: LockHandle) -> None:
+    getattr(handle, "forget", handle.release)()
 
 
 class _File:

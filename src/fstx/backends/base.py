@@ -134,12 +134,9 @@ class BaseTransaction(ABC):
         StorageError
             Storage failed; only `rollback` is left, and the target is as it was.
         """
-        self._before_staging(path)
-        try:
+        with self._storage(f"staging {path!r}"):
+            self._before_staging(path)
             receipt = self.stager().stage(path, data, publisher=self._ranks_last(path, publisher))
-        except StorageError as error:
-            self._failure = self._failure or error
-            raise
         self.adopt([receipt])
         return receipt
 
@@ -153,10 +150,11 @@ class BaseTransaction(ABC):
 
     @contextmanager
     def _opened(self, path: str, publisher: bool) -> Iterator[StagedFile]:
-        self._before_staging(path)
-        opened: AbstractContextManager[StagedFile] = self.stager().open(
-            path, publisher=self._ranks_last(path, publisher)
-        )
+        with self._storage(f"staging {path!r}"):
+            self._before_staging(path)
+            opened: AbstractContextManager[StagedFile] = self.stager().open(
+                path, publisher=self._ranks_last(path, publisher)
+            )
         try:
             with opened as file:
                 yield file
@@ -175,7 +173,7 @@ class BaseTransaction(ABC):
         StorageError
             A staged object is missing or has another length than its receipt says.
         """
-        with self._lock:
+        with self._lock, self._storage("adopting what was staged"):
             self._must_be_open()
             for receipt in receipts:
                 if receipt.txid != self._area_id():
@@ -200,7 +198,8 @@ class BaseTransaction(ABC):
 
         The staged pieces are used up.
         """
-        self._before_staging(path)
+        with self._storage(f"staging {path!r}"):
+            self._before_staging(path)
         for piece in pieces:
             if isinstance(piece, StagedObject) and piece.txid != self._area_id():
                 raise StateError(
@@ -219,7 +218,7 @@ class BaseTransaction(ABC):
         FileNotFoundError
             Neither staged nor in the base; of a replacement nothing is in the base.
         """
-        with self._lock:
+        with self._lock, self._storage(f"looking at {path!r}"):
             self._must_be_open()
             self._allowed(check_path(path), removing=True)
             staged = bool(self._changes.below(path))
@@ -249,14 +248,17 @@ class BaseTransaction(ABC):
                 return self._read_staged(receipt, start, stop)
             if self._hidden(path):
                 raise FileNotFoundError(f"{path!r} is not in {self._url} after this transaction")
-            self._touch(path)
-        return self._read_base(path, start, stop)
+            with self._storage(f"looking at {path!r}", fails=False):
+                self._touch(path)
+        with self._storage(f"reading {path!r}", fails=False):
+            return self._read_base(path, start, stop)
 
     def paths(self, prefix: str = "", /) -> Iterator[str]:
         """Paths of all files below `prefix` as they would be after commit, sorted."""
         with self._lock:
             self._must_be_open()
-            base = (p for p in self._base_paths(prefix.rstrip("/")) if not self._replaces(p))
+            with self._storage(f"listing {prefix!r}", fails=False):
+                base = [p for p in self._base_paths(prefix.rstrip("/")) if not self._replaces(p)]
             return self._changes.view(base, prefix)
 
     def commit(self) -> Snapshot:
@@ -382,6 +384,28 @@ class BaseTransaction(ABC):
             self._allowed(path)
             self._touch(path)
 
+    @contextmanager
+    def _storage(self, doing: str, *, fails: bool = True) -> Iterator[None]:
+        """What storage refuses becomes a StorageError; if it `fails`, only rollback is left.
+
+        That a path holds no file is an answer, and comes out as it is.
+        """
+        try:
+            yield
+        except StorageError as error:
+            self._failure = (self._failure or error) if fails else self._failure
+            raise
+        except TransactionError:
+            raise
+        except OSError as error:
+            answers = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+            if isinstance(error, answers) and (not fails or error.errno is None):
+                raise
+            made = wrap_storage_error(error, f"{doing} at {self._url} failed", self._id)
+            if fails:
+                self._failure = self._failure or made
+            raise made from error
+
     def _allowed(self, path: str, *, removing: bool = False) -> None:
         if self._roots is not None and path.partition("/")[0] not in self._roots:
             raise PathError(
@@ -427,6 +451,17 @@ def wrap_storage_error(error: OSError, doing: str, txid: str | None = None) -> S
     made = StorageError(f"{doing}: {error.strerror or error}", txid=txid, outcome="aborted")
     made.errno = error.errno
     return made
+
+
+@contextmanager
+def storage_errors(doing: str) -> Iterator[None]:
+    """What storage refuses within the block becomes a StorageError that says what was done."""
+    try:
+        yield
+    except TransactionError:
+        raise
+    except OSError as error:
+        raise wrap_storage_error(error, doing) from error
 
 
 def note_other(error: BaseException, other: BaseException) -> None:

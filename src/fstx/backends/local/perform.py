@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ from fstx.backends.local.records import (
     seal,
 )
 from fstx.backends.local.staging import Keeper, same_content
+from fstx.errors import ConflictError
 from fstx.machines import vocabulary as v
 from fstx.ops import FileKind, LockHandle
 
@@ -70,7 +71,7 @@ class Performer:
     may_replan: bool = False
     claims: list[LockHandle] = field(default_factory=list)  # released before liveness is given up
     position: tuple[Any, v.Effect] | None = None  # of the machine that runs or was interrupted
-    left: list[OSError] = field(default_factory=list)
+    left: list[Exception] = field(default_factory=list)
 
     def run(self, machine: Any, first: tuple[Any, v.Effect]) -> v.Outcome:
         """Drive a machine to its outcome."""
@@ -498,19 +499,32 @@ class Performer:
         """Let the targets' locks go."""
         while self.locks:
             self.locked = frozenset()
-            self.locks[-1].release()  # popped when done: an interrupted release is made again
+            with self._kept():
+                self.locks[-1].release()  # popped when done: an interrupted release is made again
             self.locks.pop()
 
     def depart(self) -> None:
         """Give up liveness and leave the control directories."""
         self.release()
         while self.claims:
-            self.claims[-1].release()
+            with self._kept():
+                self.claims[-1].release()
             self.claims.pop()
         if self.keeper is not None:
-            self.keeper.close()
+            with self._kept():
+                self.keeper.close()
         if self.alive is not None:
-            self.alive.release()
+            with self._kept():
+                self.alive.release()
             self.alive = None
         for control in (self.control, *self.others):
-            control.leave()
+            with self._kept():
+                control.leave()
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        """What fails when all is decided stays for the next one who comes; it changes no outcome."""
+        try:
+            yield
+        except (OSError, ConflictError) as error:
+            self.left.append(error)

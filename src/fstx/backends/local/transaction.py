@@ -34,6 +34,7 @@ from fstx.errors import (
     PathError,
     StateError,
     StorageError,
+    TransactionError,
 )
 from fstx.machines import vocabulary as v
 from fstx.ops import FileKind, LockHandle
@@ -270,11 +271,16 @@ class LocalTransaction(BaseTransaction):
             raise
         except BaseException as error:
             if performer is not None:
-                self._settle(performer, machine, error, snapshot)
-                raise
+                settled = self._settle(performer, machine, error, snapshot)
+                if not isinstance(error, Exception):
+                    raise
+                return self._concluded(settled, error, snapshot)
             if held is not None:
                 held.release()
             self._give_up()
+            if isinstance(error, OSError) and not isinstance(error, TransactionError):
+                doing = f"transaction {self.id} was not published to {self.url}: planning its commit failed"
+                raise wrap_storage_error(error, doing, self.id) from error
             raise
         if performer is None:
             if held is not None:
@@ -404,19 +410,33 @@ class LocalTransaction(BaseTransaction):
                 self._remove_created()
                 raise self._error(reason, because) from performer.cause
         self._release(performer)
-        raise InDoubtError(
+        raise self._doubt(because) from performer.cause
+
+    def _concluded(
+        self, settled: v.Outcome | None, error: Exception, snapshot: Snapshot
+    ) -> Snapshot:
+        """After a failure that no machine was told of, such as a journal that can't be read back."""
+        match settled:
+            case v.Committed(pending):
+                return replace(snapshot, pending=pending, reason=str(error))
+            case v.Aborted():
+                raise self._error("failed", str(error)) from error
+        raise self._doubt(str(error)) from error
+
+    def _doubt(self, because: str) -> InDoubtError:
+        return InDoubtError(
             f"storage did not confirm the commit of transaction {self.id} to {self.url} ({because}); "
             "don't retry: ask fstx.outcome(url, id), or settle it with fstx.recover(url)",
             txid=self.id,
             outcome="unknown",
-        ) from performer.cause
+        )
 
     def _error(self, reason: v.Reason, because: str) -> CommitError:
         return commit_error(reason, because, mode=self._mode, txid=self.id, url=self.url)
 
     def _settle(
         self, performer: Performer, machine: Any, interrupt: BaseException, snapshot: Snapshot
-    ) -> None:
+    ) -> v.Outcome | None:
         """Ctrl-C inside commit: decide now, by the way of recovery, and say which way it went."""
         try:
             outcome = performer.settle(machine)
@@ -425,7 +445,7 @@ class LocalTransaction(BaseTransaction):
             interrupt.add_note(
                 f"transaction {self.id} could not be settled ({second!r}); fstx.recover will"
             )
-            return
+            return None
         if isinstance(outcome, v.Committed):
             self._state = "committed"
             self._snapshot = snapshot
@@ -436,6 +456,7 @@ class LocalTransaction(BaseTransaction):
         else:
             interrupt.add_note(f"transaction {self.id} is not settled yet; fstx.recover settles it")
         self._release(performer)
+        return outcome
 
     def _give_up(self) -> None:
         performer = self._performer((), "rename", "create")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fstx import seams
-from fstx.backends.base import refuse_missing
+from fstx.backends.base import refuse_missing, storage_errors
 from fstx.backends.manifest import joining
 from fstx.backends.manifest.collect import settle_dead
 from fstx.backends.manifest.conflicts import POLICIES, Policy
@@ -128,6 +129,10 @@ class ManifestBackend:
         self, *, mode: Mode, durability: Durability, entry: str | None = None
     ) -> Guarantee:
         """What is promised here, probed."""
+        with self._storage("asking what is promised"):
+            return self._guarantee(mode, durability)
+
+    def _guarantee(self, mode: Mode, durability: Durability) -> Guarantee:
         return promises(self.url, self.dataset.proof(), mode, durability)
 
     def begin(
@@ -150,8 +155,9 @@ class ManifestBackend:
                 "see its changes: commit it first, or stage into it",
                 txid=outer.id,
             )
-        base = self.dataset.refresh(sure=True)
-        self.dataset.exists()  # a marker of the other view is refused here
+        with self._storage("beginning a transaction"):
+            base = self.dataset.refresh(sure=True)
+            self.dataset.exists()  # a marker of the other view is refused here
         return ManifestTransaction(
             self.dataset,
             base,
@@ -173,14 +179,19 @@ class ManifestBackend:
         does no harm, it has to begin anew.
         """
         dataset = self.dataset
-        if not dataset.exists():
-            if next(iter(dataset.store.list(DATA)), None) is None:
-                return Recovery(self.url)
-            dataset.create()  # a first writer died before its commit: the log takes its fence
-        return Recovery(self.url, tuple(settle_dead(dataset, self.url, idle_s)))
+        with self._storage("recovering"):
+            if not dataset.exists():
+                if next(iter(dataset.store.list(DATA)), None) is None:
+                    return Recovery(self.url)
+                dataset.create()  # a first writer died before its commit: the log takes its fence
+            return Recovery(self.url, tuple(settle_dead(dataset, self.url, idle_s)))
 
     def outcome(self, id: str, /) -> OutcomeState:
         """What became of a transaction, by the caller's id or by ``tx.id``."""
+        with self._storage("asking for an outcome"):
+            return self._outcome(id)
+
+    def _outcome(self, id: str) -> OutcomeState:
         if not self.dataset.exists():
             return OutcomeState.UNKNOWN
         now = self.dataset.refresh()
@@ -193,6 +204,11 @@ class ManifestBackend:
         if joining.find(id) is not None:
             return OutcomeState.ACTIVE
         return OutcomeState.UNKNOWN
+
+    @contextlib.contextmanager
+    def _storage(self, doing: str) -> Iterator[None]:
+        with storage_errors(f"{doing} at {self.url} failed"):
+            yield
 
     def join(self, reference: str) -> Any:
         """The transaction that a URL names: the open one of this process, else one to stage into."""
@@ -240,7 +256,8 @@ def open_backend(urls: Sequence[str], *, joined: bool = False, **options: Any) -
         part = parts[0]
         root = own.get("root") or (part.target if part.rooted else None)
         url = f"{part.target}/{part.inner}" if part.inner else part.target
-        dataset, prefix, _ = find(url, storage, root=root)
+        with storage_errors(f"looking for a dataset at or above {url} failed"):
+            dataset, prefix, _ = find(url, storage, root=root)
         return ManifestBackend(dataset, prefix=prefix, policy=policy, target=part.target)
     from fstx.backends.manifest.several import open_several
 
