@@ -17,7 +17,7 @@ pytestmark = pytest.mark.xdist_group("smbd")
 class TestSmbd(FileTests):
     """Samba."""
 
-    first, stride = 3, 12
+    first, stride = 3, 15
 
     @pytest.fixture
     def place(self, smbd: Smbd) -> FilePlace:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.xdist_group("sshd")
 class TestSshd(FileTests):
     """OpenSSH."""
 
-    first, stride = 2, 6
+    first, stride = 2, 9
 
     @pytest.fixture
     def place(self, sshd: Sshd) -> FilePlace:

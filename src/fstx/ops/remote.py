@@ -204,9 +204,15 @@ class LeasedLocks:
                 return
             sure = self.monotonic() - lease.renewed_s < self.lease_s / 2
             lease.close()
-            with contextlib.suppress(FileNotFoundError):
-                if sure or _parse(self._read(lease.path)).nonce == lease.nonce:
-                    self.files.unlink(lease.path)
+            for certain in (sure, False):  # after a lost answer it may be another's by now
+                try:
+                    if certain or _parse(self._read(lease.path)).nonce == lease.nonce:
+                        self.files.unlink(lease.path)
+                    break
+                except FileNotFoundError:
+                    break
+                except OSError:
+                    continue  # if it stays, it counts as a dead one's
             lease.over = True  # when it was interrupted before, the next call finishes it
         _held.discard(lease.nonce)
         self.held.discard(lease)

@@ -119,6 +119,16 @@ class SmbOps(WindowsOps):
             raise
 
 
+    def _drop_lock(self, file: BinaryIO, path: str) -> None:
+        """As on Windows; a file that stays, because the connection is lost, is nobody's lock any more."""
+        with contextlib.suppress(OSError):
+            file.close()
+        for _ in range(2):
+            with contextlib.suppress(OSError):
+                super()._drop_lock(file, path)
+                return
+
+
 class SmbCrt:
     """`smbclient`, as `fstx.ops.windows` wants the calls of the system."""
 
