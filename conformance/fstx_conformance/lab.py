@@ -135,33 +135,41 @@ class Lab:
         self, scene: Scene, schedule: Schedule, *, hooks: dict[str, Any] | None = None
     ) -> Trial:
         """One trial in a fresh room; what it finds is noted, with the shortest schedule that shows it."""
-        found = self._try(scene, schedule, hooks)
+        return self.experiment(
+            scene.name, schedule, lambda room, told: run_trial(room, scene, told, hooks=hooks)
+        )
+
+    def experiment(
+        self, scene: str, schedule: Schedule, run: Callable[[Room, Schedule], Trial]
+    ) -> Trial:
+        """As `trial`, of anything that is run by a schedule in a fresh room."""
+        found = self._try(run, schedule)
         self.runs += 1
         self.seen.update(found.told)
         self.fired.update(found.fired)
-        self.progress(f"{scene.name}: {schedule}")
+        self.progress(f"{scene}: {schedule}")
         if found.problems:
-            found = self._shrunk(scene, found, hooks)
+            found = self._shrunk(run, found)
             self.problem(
                 found.problems[0],
                 *found.broken,
                 schedule=found.schedule,
-                scene=scene.name,
+                scene=scene,
                 history=found.history.lines,
             )
         return found
 
-    def _try(self, scene: Scene, schedule: Schedule, hooks: dict[str, Any] | None) -> Trial:
+    def _try(self, run: Callable[[Room, Schedule], Trial], schedule: Schedule) -> Trial:
         with self.room() as room:
-            return run_trial(room, scene, schedule, hooks=hooks)
+            return run(room, schedule)
 
-    def _shrunk(self, scene: Scene, found: Trial, hooks: dict[str, Any] | None) -> Trial:
+    def _shrunk(self, run: Callable[[Room, Schedule], Trial], found: Trial) -> Trial:
         """The same failure with fewer faults, and with calls named instead of counted over all."""
         if len(self.failures) >= _KEPT or self.replay is not None:
             return found
         i = 0
         while i < len(found.schedule.faults) and len(found.schedule.faults) > 1:
-            shorter = self._try(scene, found.schedule.without(i), hooks)
+            shorter = self._try(run, found.schedule.without(i))
             if shorter.problems:
                 found = shorter
             else:
@@ -172,7 +180,7 @@ class Lab:
                 continue
             faults = list(found.schedule.faults)
             faults[i] = named
-            other = self._try(scene, replace(found.schedule, faults=tuple(faults)), hooks)
+            other = self._try(run, replace(found.schedule, faults=tuple(faults)))
             if other.problems:
                 found = other
         return found
