@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -62,7 +61,7 @@ class Lab:
 
     def __post_init__(self) -> None:
         self.rng = random.Random(f"{self.seed} {self.case}")
-        self._numbers = itertools.count()
+        self._leftovers = False
 
     # --- places --------------------------------------------------------------------------------------
 
@@ -132,12 +131,19 @@ class Lab:
     # --- trials --------------------------------------------------------------------------------------
 
     def trial(
-        self, scene: Scene, schedule: Schedule, *, hooks: dict[str, Any] | None = None
+        self,
+        scene: Scene,
+        schedule: Schedule,
+        *,
+        hooks: dict[str, Any] | None = None,
+        leftovers: bool = False,
     ) -> Trial:
         """One trial in a fresh room; what it finds is noted, with the shortest schedule that shows it."""
-        return self.experiment(
-            scene.name, schedule, lambda room, told: run_trial(room, scene, told, hooks=hooks)
-        )
+
+        def run(room: Room, told: Schedule) -> Trial:
+            return run_trial(room, scene, told, hooks=hooks, leftovers=leftovers)
+
+        return self.experiment(scene.name, schedule, run)
 
     def experiment(
         self, scene: str, schedule: Schedule, run: Callable[[Room, Schedule], Trial]
@@ -147,6 +153,7 @@ class Lab:
         self.runs += 1
         self.seen.update(found.told)
         self.fired.update(found.fired)
+        self._keep(found)
         self.progress(f"{scene}: {schedule}")
         if found.problems:
             found = self._shrunk(run, found)
@@ -158,6 +165,15 @@ class Lab:
                 history=found.history.lines,
             )
         return found
+
+    def _keep(self, found: Trial) -> None:
+        """The promises that this trial could have broken, and did not."""
+        if found.promised is None or not found.fired:
+            return
+        tried = {Capability.ATOMIC_OBJECT, Capability.ATOMIC_SET, Capability.NO_GAP}
+        if {"died", "interrupted", "unknown", "pending"} & set(found.told):
+            tried.add(Capability.RECOVERABLE)
+        self.kept |= tried & found.promised.capabilities
 
     def _try(self, run: Callable[[Room, Schedule], Trial], schedule: Schedule) -> Trial:
         with self.room() as room:
@@ -198,6 +214,7 @@ class Lab:
         first: Fault | None = None,
         hooks: dict[str, Any] | None = None,
         share: float = 1.0,
+        leftovers: bool = False,
     ) -> None:
         """Each action at call number k, k = 1, 2, ... until a run ends without the fault.
 
@@ -206,8 +223,9 @@ class Lab:
         """
         if self.replay is not None:
             for scene in scenes:
-                self.trial(scene, self.replay, hooks=hooks)
+                self.trial(scene, self.replay, hooks=hooks, leftovers=leftovers)
             return
+        self._leftovers = leftovers
         plan = [(scene, action) for scene in scenes for action in actions]
         each = max(2, int(self.budget * share) // max(1, len(plan)))
         for scene, action in plan:
@@ -230,7 +248,9 @@ class Lab:
         for k in range(start, count + step, step):
             fault = Fault(op, k, action, agent=agent, sticky=sticky)
             faults = (first, fault) if first is not None else (fault,)
-            found = self.trial(scene, Schedule(faults, self.seed), hooks=hooks)
+            found = self.trial(
+                scene, Schedule(faults, self.seed), hooks=hooks, leftovers=self._leftovers
+            )
             if not found.fired[action] and agent == "writer":
                 break
 
@@ -244,7 +264,9 @@ class Lab:
     ) -> int:
         """How many calls a run of the scene makes that `op` means."""
         faults = () if first is None else (first,)
-        quiet = self.trial(scene, Schedule(faults, self.seed), hooks=hooks)
+        quiet = self.trial(
+            scene, Schedule(faults, self.seed), hooks=hooks, leftovers=self._leftovers
+        )
         names = quiet.calls.get(agent, [])
         probe = Fault(op, 1, "fail", agent=agent)
         return sum(probe.matches(agent, name, key, changing) for name, key, changing in names)

@@ -1,4 +1,4 @@
-"""Subjects by URL: local files, memory, object stores, ``tx::`` on any of them, and third parties' schemes."""
+"""Subjects by URL: local files, memory, object stores, ``tx::`` on any of them, third parties' schemes."""
 
 from __future__ import annotations
 
