@@ -18,6 +18,7 @@ from typing import Any
 
 from fstx import seams
 from fstx.stores import Answer, Info, Proof
+from fstx.stores.files import Files
 from fstx.stores.keys import check_key, check_prefix, is_temp, span, temp_name
 from fstx.stores.syncing import Directories, Workers
 from fstx.types import Buffer
@@ -38,12 +39,17 @@ class LocalStore:
         The directory, made when the first object is put.
     durable
         False leaves out every sync: what was put survives a killed process, not a loss of power.
+    files
+        The calls that change something; the operating system's when None.
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, durable: bool = True) -> None:
+    def __init__(
+        self, root: str | os.PathLike[str], *, durable: bool = True, files: Files | None = None
+    ) -> None:
         self._root = os.path.abspath(os.fspath(root))
         self._durable = durable
-        self._directories = Directories(self._root, durable=durable)
+        self._files = Files() if files is None else files
+        self._directories = Directories(self._root, durable=durable, files=self._files)
         self._workers = Workers()
 
     @property
@@ -59,7 +65,7 @@ class LocalStore:
         return f"<LocalStore {self.url}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_make, (self._root, self._durable))
+        return (_make, (type(self), self._root, self._durable, self._files))
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -71,9 +77,9 @@ class LocalStore:
             return Answer.TAKEN  # saves writing the temporary file; the link below decides
         temp = self._write_temp(target, (data,))
         try:
-            answer = _settle_new(temp, target)
+            answer = _settle_new(self._files, temp, target)
         finally:
-            _drop(temp)
+            self._drop(temp)
         if answer is Answer.DONE and self._durable:
             try:
                 self._directories.sync(os.path.dirname(target))
@@ -85,9 +91,9 @@ class LocalStore:
         target = self._path(key)
         temp = self._write_temp(target, (data,))
         try:
-            _replace(temp, target)
+            _replace(self._files, temp, target)
         except BaseException:
-            _drop(temp)
+            self._drop(temp)
             raise
         self._directories.sync(os.path.dirname(target))
 
@@ -108,7 +114,7 @@ class LocalStore:
         for key in keys:
             path = self._path(key)
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                os.unlink(path)
+                self._files.unlink(path)
                 parents.add(os.path.dirname(key))
         for parent in sorted(parents):
             # The entry goes for good only with its directory's sync; a file that comes back after a
@@ -123,7 +129,7 @@ class LocalStore:
             while "/" in parent or parent.startswith(".probe-"):
                 path = self._join(parent)
                 try:
-                    os.rmdir(path)
+                    self._files.rmdir(path)
                 except OSError:
                     break  # not empty, gone, or in use: somebody else's business
                 self._directories.forget(path)
@@ -192,7 +198,7 @@ class LocalStore:
         return prove(self._root, durable=self._durable)
 
     def below(self, path: str, /) -> LocalStore:
-        return LocalStore(self._join(check_key(path)), durable=self._durable)
+        return type(self)(self._join(check_key(path)), durable=self._durable, files=self._files)
 
     def tidy(self, older_than_s: float) -> int:
         """Remove temporary files that killed writers left; returns how many."""
@@ -202,7 +208,7 @@ class LocalStore:
             for path in (os.path.join(directory, n) for n in names if is_temp(n)):
                 with contextlib.suppress(OSError):
                     if os.stat(path).st_mtime < before_s:
-                        os.unlink(path)
+                        self._files.unlink(path)
                         count += 1
         return count
 
@@ -219,12 +225,11 @@ class LocalStore:
 
     def _open_temp(self, target: str) -> tuple[str, int]:
         directory = os.path.dirname(target)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOEXEC | _BINARY
         for _ in range(_TRIES):
             temp = os.path.join(directory, temp_name())
             try:
                 self._directories.make(directory)
-                return temp, os.open(temp, flags, 0o666)
+                return temp, self._files.create(temp)
             except FileNotFoundError:
                 # Removed since, by one who deleted its last file: made again.
                 self._directories.forget(directory)
@@ -235,18 +240,27 @@ class LocalStore:
         try:
             try:
                 for piece in pieces:
-                    _write_all(fd, piece)
+                    self._write_all(fd, piece)
                 self._sync_file(fd)
             finally:
-                os.close(fd)
+                self._files.close(fd)
         except BaseException:
-            _drop(temp)
+            self._drop(temp)
             raise
         return temp
 
+    def _write_all(self, fd: int, data: Buffer) -> None:
+        view = memoryview(data).cast("B")
+        while view:
+            view = view[self._files.write(fd, view) :]
+
     def _sync_file(self, fd: int) -> None:
         if self._durable:
-            self._directories.sync_fd(fd)
+            self._files.sync(fd)
+
+    def _drop(self, temp: str) -> None:
+        with contextlib.suppress(OSError):
+            self._files.unlink(temp)
 
 
 class LocalWriter:
@@ -260,7 +274,7 @@ class LocalWriter:
     def write(self, data: Buffer, /) -> None:
         if self._fd is None:
             raise ValueError(f"the writer of {self._target} is closed")
-        _write_all(self._fd, data)
+        self._store._write_all(self._fd, data)
 
     def close(self) -> None:
         fd, self._fd = self._fd, None
@@ -270,10 +284,10 @@ class LocalWriter:
             try:
                 self._store._sync_file(fd)
             finally:
-                os.close(fd)
-            _replace(self._temp, self._target)
+                self._store._files.close(fd)
+            _replace(self._store._files, self._temp, self._target)
         except BaseException:
-            _drop(self._temp)
+            self._store._drop(self._temp)
             raise
         self._store._directories.sync(os.path.dirname(self._target))
 
@@ -281,21 +295,21 @@ class LocalWriter:
         fd, self._fd = self._fd, None
         if fd is not None:
             with contextlib.suppress(OSError):
-                os.close(fd)
-            _drop(self._temp)
+                self._store._files.close(fd)
+            self._store._drop(self._temp)
 
     def __del__(self) -> None:
         self.abort()
 
 
-def _make(root: str, durable: bool) -> LocalStore:
-    return LocalStore(root, durable=durable)
+def _make(kind: type[LocalStore], root: str, durable: bool, files: Files) -> LocalStore:
+    return kind(root, durable=durable, files=files)
 
 
-def _settle_new(temp: str, target: str) -> Answer:
+def _settle_new(files: Files, temp: str, target: str) -> Answer:
     """Give `temp`'s content the name `target` if it is free; what lies there afterwards decides."""
     try:
-        _take_name(temp, target)
+        _take_name(files, temp, target)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise  # nothing can be there, and asking fails the same way
@@ -312,25 +326,23 @@ def _settle_new(temp: str, target: str) -> Answer:
     return Answer.DONE
 
 
-def _take_name(temp: str, target: str) -> None:
+def _take_name(files: Files, temp: str, target: str) -> None:
     if _WINDOWS:
-        os.rename(temp, target)  # refuses an existing target there
+        files.rename(temp, target)  # refuses an existing target there
         return
     try:
-        os.link(temp, target, follow_symlinks=False)
+        files.link(temp, target)
     except OSError as error:
         if error.errno not in _NO_LINKS or _lstat(target) is not None:
             raise
-        from fstx.ops.posix import PosixOps
-
-        PosixOps().rename_new(temp, target)
+        files.rename_new(temp, target)
 
 
-def _replace(temp: str, target: str) -> None:
+def _replace(files: Files, temp: str, target: str) -> None:
     pause_s = 0.01
     while True:
         try:
-            os.replace(temp, target)
+            files.replace(temp, target)
             return
         except PermissionError:
             # On Windows a scanner or a reader may hold the old file open for a moment.
@@ -345,17 +357,6 @@ def _lstat(path: str) -> os.stat_result | None:
         return os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def _drop(temp: str) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(temp)
-
-
-def _write_all(fd: int, data: Buffer) -> None:
-    view = memoryview(data).cast("B")
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def _is_dir(st: os.stat_result) -> bool:

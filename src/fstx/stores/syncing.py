@@ -12,10 +12,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ParamSpec
 
+from fstx.stores.files import Files, make_all
+
 P = ParamSpec("P")
 
 _THREADS = 8
-_F_FULLFSYNC = 51  # sys/fcntl.h of macOS
 
 
 @dataclass(slots=True)
@@ -31,8 +32,9 @@ class _Turn:
 class Directories:
     """Makes directories durably, and syncs them; one sync serves all threads that wait for it."""
 
-    def __init__(self, root: str, *, durable: bool) -> None:
+    def __init__(self, root: str, *, durable: bool, files: Files) -> None:
         self._root = root
+        self._files = files
         self._durable = durable and sys.platform != "win32"
         self._known: dict[str, int] = {}
         self._turns: dict[str, _Turn] = {}
@@ -47,7 +49,7 @@ class Directories:
         above = self._root
         while not os.path.isdir(above) and os.path.dirname(above) != above:
             above = os.path.dirname(above)
-        os.makedirs(path, exist_ok=True)
+        make_all(self._files, path)
         # Also those that were there: whoever made them may not have come to the sync.
         top = min(above, os.path.dirname(self._root), key=len)
         place = path
@@ -95,30 +97,16 @@ class Directories:
             self._turns.pop(path, None)
 
     def _sync_dir(self, path: str) -> None:
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | os.O_CLOEXEC)
         try:
-            self.sync_fd(fd)
-            renewed = self._known.get(path) not in (None, os.fstat(fd).st_ino)
+            inode = self._files.sync_dir(path)
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENOTSUP):
                 raise
-            renewed = False  # a file system without such a call; the probe says so
-        finally:
-            os.close(fd)
-        if renewed:  # removed and made again by others, who may not have synced its name
+            return  # a file system without such a call; the probe says so
+        if self._known.get(path) not in (None, inode):
+            # Removed and made again by others, who may not have synced its name.
             self.forget(path)
             self.make(path)
-
-    def sync_fd(self, fd: int) -> None:
-        """What was written through `fd` is durable."""
-        if sys.platform == "darwin":
-            import fcntl
-
-            # fsync there hands data to the drive only; volumes without the call refuse it.
-            with contextlib.suppress(OSError):
-                fcntl.fcntl(fd, _F_FULLFSYNC)
-                return
-        os.fsync(fd)
 
     def _after_fork(self) -> None:
         if self._pid != os.getpid():
