@@ -70,6 +70,13 @@ def extended(path: str) -> str:
     return path
 
 
+def plain(path: str) -> str:
+    """What `extended` was made of: as other programs and people write it."""
+    if path.startswith("\\\\?\\UNC\\"):
+        return "\\\\" + path[8:]
+    return path.removeprefix("\\\\?\\")
+
+
 def _long(path: str) -> str:
     return extended(os.path.abspath(path)) if os.path.isabs(path) else path
 

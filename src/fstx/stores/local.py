@@ -17,6 +17,9 @@ from concurrent.futures import Future
 from typing import Any
 
 from fstx import seams
+from fstx.errors import PathError
+from fstx.ops._wincrt import NativeCrt, extended, plain
+from fstx.ops.windows import name_problem
 from fstx.stores import Answer, Info, Proof
 from fstx.stores.files import Files
 from fstx.stores.keys import check_key, check_prefix, is_temp, span, temp_name
@@ -47,6 +50,8 @@ class LocalStore:
         self, root: str | os.PathLike[str], *, durable: bool = True, files: Files | None = None
     ) -> None:
         self._root = os.path.abspath(os.fspath(root))
+        if _WINDOWS:
+            self._root = extended(self._root)  # keys may make it longer than 260 characters
         self._durable = durable
         self._files = Files() if files is None else files
         self._directories = Directories(self._root, durable=durable, files=self._files)
@@ -54,12 +59,12 @@ class LocalStore:
 
     @property
     def url(self) -> str:
-        path = self._root.replace(os.sep, "/")
+        path = plain(self._root).replace(os.sep, "/")
         return f"file://{path}" if path.startswith("/") else f"file:///{path}"
 
     @property
     def identity(self) -> str:
-        return f"file:{os.path.realpath(self._root)}"
+        return f"file:{os.path.realpath(plain(self._root))}"
 
     def __repr__(self) -> str:
         return f"<LocalStore {self.url}>"
@@ -98,7 +103,7 @@ class LocalStore:
         self._directories.sync(os.path.dirname(target))
 
     def start_put(self, key: str, data: Buffer, /, *, checksum: str = "") -> Future[None]:
-        check_key(key)
+        self._path(key)  # a bad key is refused here
         return self._workers.submit(self.put, key, data)
 
     def open(self, key: str, /) -> LocalWriter:
@@ -140,16 +145,11 @@ class LocalStore:
     def get(self, key: str, /, start: int = 0, stop: int | None = None) -> bytes:
         path = self._path(key)
         try:
-            fd = os.open(path, os.O_RDONLY | _CLOEXEC | _BINARY)
+            file = _open_read(path)
         except (NotADirectoryError, IsADirectoryError):
             raise FileNotFoundError(errno.ENOENT, "no such object", path) from None
-        try:
-            file = open(fd, "rb", buffering=0)  # noqa: SIM115 - closed by the block below
-        except IsADirectoryError:
-            os.close(fd)
-            raise FileNotFoundError(errno.ENOENT, "no such object", path) from None
         with file:
-            first, last = span(os.fstat(fd).st_size, start, stop)
+            first, last = span(os.fstat(file.fileno()).st_size, start, stop)
             if first:
                 file.seek(first)
             pieces = []
@@ -218,6 +218,8 @@ class LocalStore:
         return self._durable
 
     def _path(self, key: str) -> str:
+        if _WINDOWS:
+            _check_names(key)
         return self._join(check_key(key))
 
     def _join(self, key: str) -> str:
@@ -336,6 +338,29 @@ def _take_name(files: Files, temp: str, target: str) -> None:
         if error.errno not in _NO_LINKS or _lstat(target) is not None:
             raise
         files.rename_new(temp, target)
+
+
+def _open_read(path: str) -> Any:
+    """The file, unbuffered; on Windows without keeping others from deleting it."""
+    if _WINDOWS:
+        try:
+            return NativeCrt().open_shared(path)
+        except PermissionError:
+            if not os.path.isdir(path):
+                raise
+            raise IsADirectoryError(errno.EISDIR, "is a directory", path) from None
+    fd = os.open(path, os.O_RDONLY | _CLOEXEC)
+    try:
+        return open(fd, "rb", buffering=0)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _check_names(key: str) -> None:
+    for part in key.split("/"):
+        if problem := name_problem(part):
+            raise PathError(f"the key {key!r}: Windows can't hold a name that {problem}")
 
 
 def _replace(files: Files, temp: str, target: str) -> None:

@@ -59,6 +59,8 @@ def _proof(put_new: bool, source: str, durable: bool, name: str) -> Proof:
 def _durability(durable: bool, name: str) -> tuple[bool, str]:
     if not durable:
         return False, "syncs were declined"
+    if sys.platform == "win32":
+        return False, "Windows has no call that makes a directory's entries durable"
     if name in ("tmpfs", "ramfs"):
         return False, f"{name} lies in memory"
     return True, "files and the directories that name them are synced"
