@@ -15,6 +15,7 @@ from rich.console import Console
 import fstx
 from fstx import layouts
 from fstx.cli import arguments, report, versions
+from fstx.cli.conformance import conformance
 from fstx.cli.exits import (
     FAILED,
     INTERRUPTED,
@@ -301,6 +302,7 @@ def outcome(
 
 
 versions.register(app)
+app.add_typer(conformance)
 
 
 @app.command()
