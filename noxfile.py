@@ -1,6 +1,6 @@
 """What is checked, by name. ``nox`` runs all that CI runs.
 
-``bench``, ``ceph``, ``tests-3.12`` and ``tests-3.13`` are run on purpose only.
+``bench``, ``ceph``, ``wine``, ``tests-3.12`` and ``tests-3.13`` are run on purpose only.
 With ``--no-venv`` the sessions use the environment that nox itself lies in.
 """
 
@@ -27,6 +27,13 @@ nox.options.sessions = [
 ]
 nox.options.reuse_existing_virtualenvs = True
 
+WINDOWS = (
+    "tests/wine/suite",
+    "tests/unit/backends/test_errors.py",
+    "tests/unit/backends/test_memory.py",
+    "tests/unit/stores/test_local.py",
+    "tests/unit/test_paths.py",
+)
 CODE = ("src", "conformance", "tests", "benchmarks", "noxfile.py")
 
 
@@ -118,6 +125,16 @@ def ceph(session: nox.Session) -> None:
         session.run(*apt, external=True)
     session.env["FSTX_CEPH"] = "1"
     pytest(session, "tests/ceph")
+
+
+@nox.session
+def wine(session: nox.Session) -> None:
+    """The local backend on a Windows Python under wine; installs Debian packages, so on purpose only."""
+    folder = os.environ.get("FSTX_WINE") or str(Path(".wine-fstx").absolute())
+    session.env["FSTX_WINE"] = folder
+    python(session, "tests/wine/install.py")
+    pytest(session, "tests/wine")
+    python(session, "tests/wine/run.py", "-m", "pytest", "-p", "no:cacheprovider", *WINDOWS)
 
 
 @nox.session

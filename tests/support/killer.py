@@ -1,4 +1,4 @@
-"""POSIX calls that count what changes something, and stop, fail or watch at the k-th.
+"""The system's calls that count what changes something, and stop, fail or watch at the k-th.
 
 `KillerOps` stands for one process: at its k-th changing call it dies. That call raises `Killed`, after
 half of its bytes where it writes, and every later call raises too, so that no clean-up runs; locks and
@@ -10,11 +10,31 @@ from __future__ import annotations
 import errno
 import io
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from fstx.ops import FileKind, LockHandle, Stat
-from fstx.ops.posix import PosixOps
+
+if sys.platform == "win32":
+    from fstx.ops.windows import WindowsOps
+
+    class SystemOps(WindowsOps):
+        """Without much patience: nobody else holds a test's files for long."""
+
+        def __init__(self) -> None:
+            super().__init__(patience_s=0.5)
+
+    def forget(lock: Any) -> None:
+        """As the kernel does when the process dies: let go, delete nothing."""
+        lock._drop.args[0].close()
+
+else:
+    from fstx.ops.posix import PosixOps as SystemOps
+
+    def forget(lock: Any) -> None:
+        """As the kernel does when the process dies: let go, delete nothing."""
+        lock.forget()
 
 
 class Killed(BaseException):
@@ -40,16 +60,16 @@ class _Lock:
         try:
             self.ops.step("release", self.path)
         except OSError:
-            self.inner.forget()  # the file could not be removed; a lock is let go in any case
+            forget(self.inner)  # the file could not be removed; a lock is let go in any case
         except KeyboardInterrupt:
-            self.inner.forget()
+            forget(self.inner)
             raise
         else:
             self.inner.release()
         self.ops.held.discard(self)
 
 
-class KillerOps(PosixOps):
+class KillerOps(SystemOps):
     """One process over the real calls.
 
     Parameters
@@ -117,7 +137,7 @@ class KillerOps(PosixOps):
         """What the kernel does at the end of a process."""
         self.dead = True
         for lock in list(self.held):
-            lock.inner.forget()
+            forget(lock.inner)
         for file in self.files:
             file.close()
         for fd in self.fds:
@@ -131,9 +151,7 @@ class KillerOps(PosixOps):
 
     def open_new(self, path: str) -> BinaryIO:
         self.step("open_new", path)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        file = _File(fd, "r+b")
-        file.name = path
+        file = _File(path, "x+b")
         file.ops = self
         self.files.append(file)  # type: ignore[arg-type]
         return file  # type: ignore[return-value]

@@ -40,7 +40,7 @@ class Place:
         """All that lies on the disk; a directory counts where it is empty or the library's own."""
         found: Files = {}
         for path in sorted(self.root.rglob("*")):
-            name = str(path.relative_to(self.root))
+            name = path.relative_to(self.root).as_posix()
             if path.is_file():
                 found[name] = path.read_bytes()
             elif not any(path.iterdir()) or path.name == ".fstx":

@@ -24,7 +24,7 @@ def tree(root: Path) -> Tree:
     found: Tree = {}
     for folder, folders, files in os.walk(root):
         place = Path(folder)
-        rest = str(place.relative_to(root)) if place != root else ""
+        rest = place.relative_to(root).as_posix() if place != root else ""
         if rest and not folders and not files:
             found[rest + "/"] = b""
         for name in files:

@@ -41,8 +41,10 @@ PYTHONS = ((3, 11), (3, 12))  # for which there are wheels of that numpy
 _MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 _TAG = _MINOR.replace(".", "")
 _NOT_COPIED = frozenset(
-    "site-packages dist-packages __pycache__ lib-dynload test tests idlelib turtledemo ensurepip "
-    "lib2to3 tkinter".split()
+    [
+        *("site-packages", "dist-packages", "__pycache__", "lib-dynload", "test", "tests"),
+        *("idlelib", "turtledemo", "ensurepip", "lib2to3", "tkinter"),
+    ]
 )
 _START = """
 #include <windows.h>

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from wine.install import environment, folder, home, loader  # noqa: E402
+from wine.install import environment, home, loader  # noqa: E402
 
 
 def windows(path: Path) -> str:
@@ -25,7 +25,8 @@ def project() -> None:
     site = home() / "Lib" / "site-packages"
     info = site / f"fstx-{about['version']}.dist-info"
     info.mkdir(exist_ok=True)
-    (site / "fstx.pth").write_text(windows(ROOT / "src") + "\n")
+    folders = [windows(ROOT / name) for name in ("src", "conformance")]
+    (site / "fstx.pth").write_text("\n".join([*folders, ""]))
     head = f"Metadata-Version: 2.1\nName: fstx\nVersion: {about['version']}\n"
     (info / "METADATA").write_text(head)
     groups = [
@@ -35,20 +36,18 @@ def project() -> None:
     (info / "entry_points.txt").write_text("\n".join(groups))
 
 
-def python(
-    *arguments: str, cwd: Path = ROOT, timeout_s: float | None = None
-) -> subprocess.CompletedProcess[str]:
+def python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """One run; its output goes through a pipe, as wine can't write to a file that it inherits."""
+    project()
+    warm()
     return subprocess.run(
         command(arguments),
         cwd=cwd,
         env=environment(),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=timeout_s,
         check=False,
     )
 
@@ -58,10 +57,23 @@ def command(arguments: Sequence[str]) -> list[str]:
     return [loader(), str(home() / "python.exe"), "-X", "utf8", *arguments]
 
 
+def warm() -> None:
+    """Start wine's own processes, so that none of them inherits the pipe of a later one and keeps it open."""
+    nothing = subprocess.DEVNULL
+    subprocess.run(
+        command(["-c", ""]),
+        env=environment(),
+        stdin=nothing,
+        stdout=nothing,
+        stderr=nothing,
+        check=True,
+    )
+
+
 def main(arguments: Sequence[str]) -> int:
     """Pass on what the Windows Python says while it says it; its exit status."""
     project()
-    (folder() / "temp").mkdir(exist_ok=True)
+    warm()
     with subprocess.Popen(
         command(arguments),
         cwd=ROOT,

@@ -28,7 +28,6 @@ from fstx.types import Buffer
 
 _WINDOWS = sys.platform == "win32"
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
-_BINARY = getattr(os, "O_BINARY", 0)
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 _TRIES = 50
 

@@ -11,6 +11,7 @@ import pytest
 from fstx.ops._wincrt import NativeCrt
 from support.winscenarios import SCENARIOS, Scenario, run
 from support.winsim import SimDisk
+from wine.deviations import WINE
 
 
 def system(root: Path) -> Any:
@@ -30,3 +31,12 @@ def test_answer(scenario: Scenario, tmp_path: Path) -> None:
 def test_table_covers_what_was_agreed() -> None:
     """At least the 36 combinations that were compared with other systems, each named once."""
     assert len({s.name for s in SCENARIOS}) == len(SCENARIOS) >= 36
+
+
+def test_deviations_of_wine_name_scenarios() -> None:
+    """What is known to differ under wine names a scenario and differs from its answer, with a reason."""
+    codes = {s.name: s.code for s in SCENARIOS}
+    assert WINE
+    assert set(WINE) <= set(codes)
+    assert [name for name, known in WINE.items() if known.code == codes[name]] == []
+    assert all(known.reason for known in WINE.values())

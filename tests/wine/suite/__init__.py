@@ -1,0 +1,1 @@
+"""The local backend on Windows calls, run by the Windows Python of `wine.install`."""
