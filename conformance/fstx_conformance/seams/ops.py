@@ -96,7 +96,7 @@ class FaultOps:
         )
 
     def _key(self, path: str) -> str:
-        return path.replace(f"{self.root}/", "") if self.root else path
+        return path.replace(f"{self.root}/", "").replace(self.root, ".") if self.root else path
 
     # --- contents -----------------------------------------------------------------------------------
 
