@@ -12,7 +12,7 @@ import pytest
 
 from fstx.ops import FileKind
 from fstx.ops._retry import Patience
-from fstx.ops._wincrt import extended
+from fstx.ops._wincrt import extended, plain
 from fstx.ops.windows import WindowsOps, name_problem
 from support.winsim import Killed, SimDisk, windows_error
 
@@ -530,5 +530,6 @@ def test_names_that_windows_can_hold(name: str) -> None:
     ],
 )
 def test_long_form_of_paths(path: str, long: str) -> None:
-    """A staging path is longer than its target's; 260 characters must not matter."""
+    """A staging path is longer than its target's; 260 characters must not matter, nor show in URLs."""
     assert extended(path) == long
+    assert plain(long) == path.removeprefix("\\\\?\\")
