@@ -44,43 +44,31 @@ class Job:
     id: str | None = None
 
 
-def _many(count: int) -> dict[str, bytes]:
-    return {f"d{n % 3}/f{n}": f"content {n}".encode() for n in range(count)}
+def _text(what: str, size: int = 0) -> bytes:
+    """A content that tells what it is; long enough, stores keep it in an object of its own."""
+    return what.encode() * max(1, size // len(what))
 
 
-_OLD = {"a": b"first a", "s/b": b"first b", "r/x": b"first x", "keep": b"kept"}
+_LONG = 6000
+_OLD = {"a": _text("first a", _LONG), "s/b": b"first b", "r/x": b"first x", "keep": b"kept"}
+_TREE = {"a": b"new a", "s/b": _text("new b", _LONG)}
+_MANY = {f"d{n % 3}/f{n}": f"content {n}".encode() for n in range(36)}
+_CHANGED = {"a": _text("second a", _LONG), "s/c": b"second c", "n/m": b"second m"}
+_OTHER = {"a": b"second a", "z/y": _text("second y", _LONG)}
 JOBS: dict[str, Job] = {
     job.name: job
     for job in (
-        Job(
-            "create",
-            None,
-            {"a": b"new a", "s/b": b"new b"},
-            {"a": b"new a", "s/b": b"new b"},
-            "create",
-        ),
-        Job("many", None, _many(36), _many(36), "create", id="many"),
+        Job("create", None, _TREE, _TREE, "create"),
+        Job("many", None, _MANY, _MANY, "create", id="many"),
         Job(
             "update",
             _OLD,
-            {"a": b"second a", "s/c": b"second c", "n/m": b"second m"},
-            {
-                "a": b"second a",
-                "s/b": b"first b",
-                "s/c": b"second c",
-                "n/m": b"second m",
-                "keep": b"kept",
-            },
+            _CHANGED,
+            {**_CHANGED, "s/b": b"first b", "keep": b"kept"},
             remove=("r",),
             id="update",
         ),
-        Job(
-            "replace",
-            _OLD,
-            {"a": b"second a", "z/y": b"second y"},
-            {"a": b"second a", "z/y": b"second y"},
-            "replace",
-        ),
+        Job("replace", _OLD, _OTHER, _OTHER, "replace"),
         Job("remove", _OLD, {}, {"s/b": b"first b"}, remove=("a", "r", "keep")),
     )
 }
@@ -184,7 +172,7 @@ class _Sweep:
             shutil.rmtree(self.root)
         os.mkdir(self.root)
         disk = Disk(self.root)
-        with self.process():
+        with self.process(disk):
             _commit(self.backend(disk, BEFORE), "create", _BEFORE)
             if self.job.old is not None:
                 _commit(self.backend(disk), "create", self.job.old)
@@ -200,9 +188,9 @@ class _Sweep:
         return self.storage.open(disk, name)
 
     @contextlib.contextmanager
-    def process(self) -> Iterator[None]:
-        """A new process, whose random names are the same each time."""
-        names = random.Random(f"names {self.seed}")
+    def process(self, disk: Disk) -> Iterator[None]:
+        """A new process on `disk`, whose random names are the same each time and no earlier process's."""
+        names = random.Random(f"names {self.seed} {disk.boots}")
         seams.end_of_process()
         with seams.drawing(lambda count: names.randbytes(count).hex()):
             yield
@@ -290,7 +278,7 @@ class _Sweep:
     ) -> tuple[Disk, int, list[str]]:
         """The machine comes up: its disk, the number of recovery's mark, and what is wrong."""
         booted = disk.boot(found)
-        with self.process():
+        with self.process(booted):
             problems = list(self.recovered(booted, promised))
             recovered = booted.mark("recovery is over")
             if fresh and not problems:
@@ -322,23 +310,31 @@ class _Sweep:
         except (TransactionError, OSError) as error:
             yield f"recover raised {error!r}"
             return
+        try:
+            yield from self.what_is_there(promised)
+            if left := self.storage.left(self.root, (TARGET, BEFORE)):
+                yield f"recovery left {', '.join(left)}"
+            if self.job.id is not None:
+                outcome = backend.outcome(self.job.id)
+                new = self.storage.read(self.root, TARGET) == self.job.new
+                if (outcome is OutcomeState.COMMITTED) != new:
+                    yield f"the outcome is {outcome.value}, and what is there is {'new' if new else 'old'}"
+        except (TransactionError, OSError) as error:
+            yield f"reading after recovery raised {error!r}"
+
+    def what_is_there(self, promised: bool) -> Iterator[str]:
+        """What is wrong with what readers find."""
         before = self.storage.read(self.root, BEFORE)
         if before != _BEFORE:
-            yield f"the commit before the run is damaged: {before}"
+            yield f"the commit before the run is damaged: {_shown(before)}"
         found = self.storage.read(self.root, TARGET)
         new = found == self.job.new
         if not new and found != self.job.old:
-            yield f"neither old nor new: {found}"
+            yield f"neither old nor new: {_shown(found)}"
             return
         self.result.seen.add("new" if new else "old")
         if promised and not new:
-            yield f"commit had returned, and what is there is old: {found}"
-        if self.job.id is not None:
-            outcome = backend.outcome(self.job.id)
-            if (outcome is OutcomeState.COMMITTED) != new:
-                yield f"the outcome is {outcome.value} where what is there is {'new' if new else 'old'}"
-        if left := self.storage.left(self.root, (TARGET, BEFORE)):
-            yield f"recovery left {', '.join(left)}"
+            yield f"commit had returned, and what is there is old: {_shown(found)}"
 
     def goes_on(self, booted: Disk) -> Iterator[str]:
         """Commit again; what is wrong then."""
@@ -349,7 +345,14 @@ class _Sweep:
             return
         found = self.storage.read(self.root, TARGET)
         if found != _FRESH:
-            yield f"a fresh commit after recovery published {found}"
+            yield f"a fresh commit after recovery published {_shown(found)}"
+
+
+def _shown(tree: Files | None) -> str:
+    if tree is None:
+        return "nothing"
+    told = (f"{path}={data[:12]!r} ({len(data)} bytes)" for path, data in sorted(tree.items()))
+    return ", ".join(told) or "empty"
 
 
 def _commit(

@@ -17,8 +17,7 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Callable, Iterator
 
 from fstx_conformance.seams.disklog import (
     ROOT,
@@ -48,14 +47,14 @@ class UnseenError(Exception):
 
 
 class _Watch:
-    """A file that is open for writing: its content is taken again when it may have changed."""
+    """A file that is written, until it is `closed`: its content is taken again when it may have changed."""
 
     fd = -1
 
-    def __init__(self, path: str, node: Node, file: BinaryIO) -> None:
+    def __init__(self, path: str, node: Node, closed: Callable[[], bool]) -> None:
         self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self.node = node
-        self.file = file
+        self.closed = closed
         self.taken: tuple[int, int] = (0, 0)
         self.at_ns = 0
 
@@ -87,8 +86,8 @@ class Disk:
         A real directory.
     fs_name
         The file system that it is said to have of.
-    known, next_node
-        Of a disk that was there before: nodes keep their numbers.
+    known, next_node, boots
+        Of a disk that was there before: nodes keep their numbers; how often the power was gone.
     """
 
     def __init__(
@@ -98,9 +97,11 @@ class Disk:
         fs_name: str = "ext4",
         known: dict[str, Node] | None = None,
         next_node: Node = ROOT,
+        boots: int = 0,
     ) -> None:
         self.root = os.path.realpath(root)
         self.fs_name = fs_name
+        self.boots = boots
         self.log: list[Logged] = []
         self.guard = threading.RLock()
         self._nodes: dict[tuple[int, int], Node] = {}
@@ -167,7 +168,13 @@ class Disk:
                 continue
             placed[node] = place
             _put(place, content)
-        return Disk(self.root, fs_name=self.fs_name, known=found.nodes, next_node=self._next)
+        return Disk(
+            self.root,
+            fs_name=self.fs_name,
+            known=found.nodes,
+            next_node=self._next,
+            boots=self.boots + 1,
+        )
 
     # --- for seams ----------------------------------------------------------------------------------
 
@@ -225,8 +232,8 @@ class Disk:
         """Log a change of names."""
         self._add(change, f"{call} {told.replace(self.root + os.sep, '')}")
 
-    def created(self, call: str, path: str, file: BinaryIO | None = None) -> None:
-        """Log a new file, and watch it while `file` is open."""
+    def created(self, call: str, path: str, closed: Callable[[], bool] | None = None) -> None:
+        """Log a new file, and watch what is written to it until it is `closed`."""
         slot = self.slot(path)
         if slot is None:
             return
@@ -234,14 +241,14 @@ class Disk:
         empty = Content.of(b"", os.lstat(path).st_mtime_ns)
         self._newest[node] = empty
         self.change(call, Change(call, ((slot, node),), made=(node, empty)), path)
-        if file is not None:
-            self._watched.append(_Watch(path, node, file))
+        if closed is not None:
+            self._watched.append(_Watch(path, node, closed))
 
-    def opened(self, path: str, file: BinaryIO) -> None:
-        """Watch an existing file while `file` is open."""
+    def opened(self, path: str, closed: Callable[[], bool]) -> None:
+        """Watch an existing file until it is `closed`."""
         node = self.node(path)
         if node is not None:
-            self._watched.append(_Watch(path, node, file))
+            self._watched.append(_Watch(path, node, closed))
 
     def synced(self, sync: Sync, told: str) -> None:
         """Log a sync."""
@@ -256,7 +263,7 @@ class Disk:
         """Log what was written since the last call."""
         left = []
         for watch in self._watched:
-            closed = watch.file.closed
+            closed = watch.closed()
             content = watch.changed()
             if content is not None:
                 self._took(watch.node, content)

@@ -70,15 +70,15 @@ class DiskOps:
     # --- contents -----------------------------------------------------------------------------------
 
     def open_new(self, path: str) -> BinaryIO:
-        with self._turn():
+        with self.turn():
             file = self.inner.open_new(path)
-            self.disk.created("create", path, file)
+            self.disk.created("create", path, lambda: file.closed)
             return file
 
     def open_again(self, path: str) -> BinaryIO:
-        with self._turn():
+        with self.turn():
             file = self.inner.open_again(path)
-            self.disk.opened(path, file)
+            self.disk.opened(path, lambda: file.closed)
             return file
 
     def open_read(self, path: str) -> BinaryIO:
@@ -88,7 +88,7 @@ class DiskOps:
         return self.inner.read_file(path, limit_bytes)
 
     def sync_file(self, file: BinaryIO) -> None:
-        with self._turn():
+        with self.turn():
             node = self.disk.node_of(os.fstat(file.fileno()), "")
             if node is None:
                 self.inner.sync_file(file)
@@ -100,7 +100,7 @@ class DiskOps:
         self.inner.begin_sync(file)
 
     def sync_dir(self, path: str) -> None:
-        with self._turn():
+        with self.turn():
             node = self.disk.node(path) if os.path.isdir(path) else None
             if node is None:
                 self.inner.sync_dir(path)
@@ -111,7 +111,7 @@ class DiskOps:
         return self.inner.open_fs(path)
 
     def sync_fs(self, fd: int) -> None:
-        with self._turn():
+        with self.turn():
             self.disk.synced(Sync("all"), "")
 
     def close_fs(self, fd: int) -> None:
@@ -120,7 +120,7 @@ class DiskOps:
     # --- names --------------------------------------------------------------------------------------
 
     def mkdir(self, path: str) -> None:
-        with self._turn():
+        with self.turn():
             self.inner.mkdir(path)
             slot = self.disk.slot(path)
             if slot is not None:
@@ -156,7 +156,7 @@ class DiskOps:
     def exchange(self, a: str, b: str) -> None:
         if not self.has_exchange:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), a)
-        with self._turn():
+        with self.turn():
             first, second = self.disk.named(a), self.disk.named(b)
             self.inner.exchange(a, b)
             if first is not None and second is not None:
@@ -165,7 +165,7 @@ class DiskOps:
                 self.disk.change("exchange", change, f"{a} <-> {b}")
 
     def link_new(self, src: str, dst: str) -> None:
-        with self._turn():
+        with self.turn():
             source = self.disk.named(src)
             self.inner.link_new(src, dst)
             slot = self.disk.slot(dst)
@@ -191,7 +191,7 @@ class DiskOps:
         )  # outside the turn: another thread may hold it
         if handle is None:
             return None
-        with self._turn():
+        with self.turn():
             if not self.disk.knows(path):
                 self.disk.created("lock", path)
         return _Lock(self, handle, path)
@@ -199,7 +199,7 @@ class DiskOps:
     # --- how ----------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
+    def turn(self) -> Iterator[None]:
         """One call at a time, after what was written before it."""
         with self.disk.guard:
             self.disk.look_at_open_files()
@@ -207,7 +207,7 @@ class DiskOps:
 
     def _gone(self, path: str, call: Callable[[], None]) -> None:
         """A call that removes a name, if it does."""
-        with self._turn():
+        with self.turn():
             named = self.disk.named(path)
             tree = os.path.isdir(path) and not os.path.islink(path)
             call()
@@ -218,7 +218,7 @@ class DiskOps:
                 self.disk.change(how, change, path)
 
     def _move(self, call: str, how: Callable[[str, str], None], src: str, dst: str) -> None:
-        with self._turn():
+        with self.turn():
             source, over = self.disk.named(src), self.disk.named(dst)
             tree = over is not None and os.path.isdir(dst) and not os.path.islink(dst)
             how(src, dst)

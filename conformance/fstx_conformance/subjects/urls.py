@@ -262,6 +262,13 @@ class DatasetSubject(Subject):
         self._count += 1
         return DatasetRoom(f"{self._top}/r{self._count}", self._options)
 
+    def on_disk(self) -> OnDisk | None:
+        if registry.scheme_of(self._top) not in ("file", "local"):
+            return None
+        from fstx_conformance.subjects.datadisks import DatasetOnDisk
+
+        return DatasetOnDisk(**self._options)
+
     def close(self) -> None:
         _clear(self._top, self._options)
 
