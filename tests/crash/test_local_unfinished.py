@@ -111,6 +111,37 @@ def test_one_of_two_targets_gone_is_not_guessed_about(fast: Path) -> None:
     assert not (fast / "t").exists()
 
 
+class Linking(KillerOps):
+    """A file system that can't refuse to replace: files are moved by a link and an unlink."""
+
+    def rename_new(self, src: str, dst: str) -> None:
+        raise OSError(errno.ENOSYS, "no such call", src)
+
+
+def test_a_file_that_was_linked_is_published(fast: Path) -> None:
+    """RENAME-5: killed between link and unlink, a file under both names was moved, and that is told."""
+    seen: list[str] = []
+
+    def act(name: str, path: str) -> None:
+        if name == "unlink" and seen and path == seen[-1]:
+            ops.kill_at = len(ops.calls)
+        seen.append(path.partition(" -> ")[0] if name == "link_new" else "")
+
+    ops = Linking(act=act)
+    tx = LocalBackend([str(fast / "f")], joined=True, ops=ops).begin(
+        mode="create", durability="data", require=frozenset()
+    )
+    tx.stage("f", b"new")
+    with pytest.raises(Killed):
+        tx.commit()
+    assert (fast / "f").read_bytes() == b"new"
+    found = LocalBackend([str(fast / "f")], joined=True, ops=PosixOps())
+    assert found.outcome(tx.id) is OutcomeState.COMMITTED
+    (row,) = found.recover().settled
+    assert row.state is OutcomeState.COMMITTED
+    assert tree(fast) == {"f": b"new"}
+
+
 # --- a living writer -----------------------------------------------------------------------------
 
 

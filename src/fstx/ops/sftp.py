@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import io
 import os
 import posixpath
 import stat
@@ -20,12 +19,12 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, BinaryIO, TypeVar, cast
 
 from fstx.ops import FileKind, LockHandle, Stat
+from fstx.ops._sftpfile import SftpFile, kind_of, translated
 from fstx.ops.remote import BEAT_S, LEASE_S, LeasedLocks
 
 T = TypeVar("T")
 Call = Callable[[Any], Coroutine[Any, Any, T]]
 
-_BLOCK_BYTES = 4 << 20  # asyncssh cuts it into requests that are under way together
 _TRIES = 3
 _SECRET = ("password", "passphrase")
 _DEFAULT_PORT = 22
@@ -166,7 +165,7 @@ class SftpOps:
                 self._lose(used)
                 raise OSError(LOST, "the connection was lost before the answer", path) from error
             except asyncssh.SFTPError as error:
-                raise _translated(error, path) from error
+                raise translated(error, path) from error
             except (FSTimeoutError, TimeoutError) as error:
                 self._lose(used)
                 raise OSError(
@@ -346,13 +345,13 @@ class SftpOps:
             return None
         mtime_ns = (found.mtime or 0) * 10**9 + (getattr(found, "mtime_ns", None) or 0)
         mode = found.permissions or 0
-        return Stat(_kind(found), 0, 0, found.size or 0, mtime_ns, mode)
+        return Stat(kind_of(found), 0, 0, found.size or 0, mtime_ns, mode)
 
     def scandir(self, path: str) -> Iterator[tuple[str, FileKind]]:
         found = self._ask(lambda client: client.readdir(path), path)
         for entry in found:
             if entry.filename not in (".", ".."):
-                yield str(entry.filename), _kind(entry.attrs)
+                yield str(entry.filename), kind_of(entry.attrs)
 
     # --- locks --------------------------------------------------------------------------------
 
@@ -393,97 +392,6 @@ class SftpOps:
         return OSError(number, f"{os.strerror(number)} ({error.strerror})", dst)
 
 
-class SftpFile(io.RawIOBase):
-    """A file on the server, by a handle; of use only as long as its connection."""
-
-    buffer_bytes = 1 << 20
-
-    def __init__(self, ops: SftpOps, client: Any, file: Any, path: str) -> None:
-        self.name = path
-        self._ops, self._client, self._file = ops, client, file
-        self._at = 0
-
-    def _call(self, do: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        if self.closed:
-            raise ValueError("I/O operation on closed file")
-        return self._ops.call(lambda _: do(), self.name, client=self._client)
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1, /) -> bytes:
-        if size < 0:
-            return self.readall()
-        data = bytes(self._call(lambda: self._file.read(min(size, _BLOCK_BYTES), self._at)))
-        self._at += len(data)
-        return data
-
-    def readall(self) -> bytes:
-        blocks = []
-        while block := self.read(_BLOCK_BYTES):
-            blocks.append(block)
-        return b"".join(blocks)
-
-    def readinto(self, buffer: Any, /) -> int:
-        view = memoryview(buffer).cast("B")
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
-
-    def write(self, data: Any, /) -> int:
-        view = memoryview(data).cast("B")
-        for start in range(0, len(view), _BLOCK_BYTES):
-            block = bytes(view[start : start + _BLOCK_BYTES])
-            self._call(lambda block=block: self._file.write(block, self._at))  # type: ignore[misc]
-            self._at += len(block)
-        return len(view)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        if whence == os.SEEK_CUR:
-            offset += self._at
-        elif whence == os.SEEK_END:
-            offset += int(self._call(self._file.stat).size or 0)
-        if offset < 0:
-            raise OSError(errno.EINVAL, "before the beginning", self.name)
-        self._at = offset
-        return offset
-
-    def tell(self) -> int:
-        return self._at
-
-    def truncate(self, size: int | None = None, /) -> int:
-        size = self._at if size is None else size
-        self._call(lambda: self._file.truncate(size))
-        return size
-
-    def sync(self) -> None:
-        """Contents durable, where the server has a call for it."""
-        try:
-            self._call(self._file.fsync)
-        except OSError as error:
-            if error.errno != errno.ENOSYS:
-                raise
-
-    def close(self) -> None:
-        if self.closed:
-            return
-        try:
-            self._call(self._file.close)
-        finally:
-            super().close()
-
-    def __del__(self) -> None:
-        # Not by a request: the collector may run in the thread that would have to answer it.
-        with contextlib.suppress(Exception):
-            io.RawIOBase.close(self)
-
-
 def _make(host: str, options: dict[str, Any]) -> SftpOps:
     return SftpOps(host, **options)
 
@@ -500,42 +408,3 @@ def _close(fs: Any) -> None:
 
     with contextlib.suppress(Exception):
         sync(fs.loop, close, timeout=5)
-
-
-def _kind(attrs: Any) -> FileKind:
-    mode = attrs.permissions
-    if mode is not None and stat.S_IFMT(mode):
-        if stat.S_ISDIR(mode):
-            return FileKind.TREE
-        if stat.S_ISLNK(mode):
-            return FileKind.LINK
-        return FileKind.FILE if stat.S_ISREG(mode) else FileKind.ODD
-    regular, tree, link = 1, 2, 3  # FILEXFER_TYPE of later drafts
-    return {regular: FileKind.FILE, tree: FileKind.TREE, link: FileKind.LINK}.get(
-        attrs.type, FileKind.ODD
-    )
-
-
-def _translated(error: Any, path: str) -> OSError:
-    """From a status code to errno; EPERM where the server did not say why."""
-    import asyncssh
-
-    for kind, number in (
-        (asyncssh.SFTPNoSuchFile, errno.ENOENT),
-        (asyncssh.SFTPNoSuchPath, errno.ENOENT),
-        (asyncssh.SFTPPermissionDenied, errno.EACCES),
-        (asyncssh.SFTPFileAlreadyExists, errno.EEXIST),
-        (asyncssh.SFTPDirNotEmpty, errno.ENOTEMPTY),
-        (asyncssh.SFTPNotADirectory, errno.ENOTDIR),
-        (asyncssh.SFTPFileIsADirectory, errno.EISDIR),
-        (asyncssh.SFTPNoSpaceOnFilesystem, errno.ENOSPC),
-        (asyncssh.SFTPQuotaExceeded, errno.EDQUOT),
-        (asyncssh.SFTPWriteProtect, errno.EROFS),
-        (asyncssh.SFTPOpUnsupported, errno.ENOSYS),
-        (asyncssh.SFTPInvalidFilename, errno.ENAMETOOLONG),
-        (asyncssh.SFTPBadMessage, errno.ENAMETOOLONG),  # so says OpenSSH
-        (asyncssh.SFTPLinkLoop, errno.ELOOP),
-    ):
-        if isinstance(error, kind):
-            return OSError(number, f"{os.strerror(number)} ({error.reason})", path)
-    return OSError(errno.EPERM, f"the server refused: {error.reason or 'no reason given'}", path)

@@ -118,7 +118,6 @@ class SmbOps(WindowsOps):
                 return None  # its last holder is deleting it
             raise
 
-
     def _drop_lock(self, file: BinaryIO, path: str) -> None:
         """As on Windows; a file that stays, because the connection is lost, is nobody's lock any more."""
         with contextlib.suppress(OSError):
@@ -279,7 +278,7 @@ def _ns(written: Any) -> int:
     if written is None:
         return 0
     if hasattr(written, "timestamp"):
-        return round(written.timestamp() * 10**6) * 1000
+        return int(round(written.timestamp() * 10**6) * 1000)
     return (int(written) - _EPOCH) * 100
 
 

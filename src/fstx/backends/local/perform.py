@@ -14,18 +14,18 @@ from typing import Any
 from fstx import seams
 from fstx.backends.local.causes import event_of, reason_of
 from fstx.backends.local.control import FENCED, REF, TRASH, Control, remove_tree
-from fstx.backends.local.items import identity, is_empty_tree, is_weak
-from fstx.backends.local.journals import read_records, same, unsettled
+from fstx.backends.local.items import identity, is_empty_tree
+from fstx.backends.local.journals import unsettled
+from fstx.backends.local.looking import inspect
 from fstx.backends.local.probe import leaves_mount
 from fstx.backends.local.records import (
     LIMIT_BYTES,
     Entry,
-    Identity,
     RecordBody,
     encode,
     seal,
 )
-from fstx.backends.local.staging import Keeper, same_content
+from fstx.backends.local.staging import Keeper
 from fstx.errors import ConflictError
 from fstx.machines import vocabulary as v
 from fstx.ops import FileKind, LockHandle
@@ -145,7 +145,7 @@ class Performer:
             case v.SyncTargets():
                 self._sync_targets()
             case v.Inspect():
-                return self._inspect()
+                return inspect(self)
             case v.Receipt():
                 self._receipt()
             case v.Fence():
@@ -245,7 +245,7 @@ class Performer:
         for entry in self.body.entries:
             target = self.target(entry)
             found = identity(ops.lstat(target))
-            if found != entry.base and target not in going and not self._nothing(target, entry):
+            if found != entry.base and target not in going and not self.nothing_at(target, entry):
                 if self.may_replan and entry.tree and self._is_tree(target):
                     raise Replan(self)  # a directory that was new: it can be entered instead
                 self.complaint = (
@@ -382,56 +382,7 @@ class Performer:
 
     # --- looking -------------------------------------------------------------------------------
 
-    def _inspect(self) -> v.Event:
-        going = {self.target(e): e.base for e in self.body.entries if e.kind is v.Kind.REMOVE}
-        seen = tuple(
-            v.Seen(
-                self._who_at_target(e, going),
-                self._who(self.new(e), e) if e.kind is v.Kind.PUBLISH else v.Who.NONE,
-                self._who(self.old(i), e, new=False),
-            )
-            for i, e in enumerate(self.body.entries)
-        )
-        return v.Found(seen, frozenset(read_records(self.control, self.area)))
-
-    def _who_at_target(self, entry: Entry, going: dict[str, Identity | None]) -> v.Who:
-        """As `_who`; what another entry is about to remove from the same place counts as nothing."""
-        path = self.target(entry)
-        if entry.kind is v.Kind.PUBLISH and path in going:
-            found = identity(self.control.ops.lstat(path))
-            if found is not None and same(found, going[path]):
-                return v.Who.NONE
-        return self._who(path, entry, new=self._may_be_in(path, entry))
-
-    def _may_be_in(self, path: str, entry: Entry) -> bool:
-        """Whether what was staged may lie at the target.
-
-        Where identities are weak, it does not as long as it lies in the area: nobody else moves it. But a
-        server that moves a file by a link can have been stopped before it removed the old name.
-        """
-        if entry.kind is v.Kind.REMOVE or not is_weak(entry.new):
-            return True
-        ops = self.control.ops
-        if ops.lstat(self.new(entry)) is None:
-            return True
-        return (
-            not entry.tree
-            and ops.lstat(path) is not None
-            and same_content(ops, path, self.new(entry))
-        )
-
-    def _who(self, path: str, entry: Entry, *, new: bool = True) -> v.Who:
-        """`new`: it may be what was staged, as far as its place tells."""
-        found = identity(self.control.ops.lstat(path))
-        if found is None:
-            return v.Who.NONE
-        if same(found, entry.new) and (new or not is_weak(found)):
-            return v.Who.NEW
-        if self._nothing(path, entry):
-            return v.Who.NONE
-        return v.Who.BASE if same(found, entry.base) else v.Who.OTHER
-
-    def _nothing(self, path: str, entry: Entry) -> bool:
+    def nothing_at(self, path: str, entry: Entry) -> bool:
         """An empty directory where a tree goes is as good as nothing: rename replaces it."""
         ops = self.control.ops
         if not entry.tree or entry.occupied:
