@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import gc
-import platform
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
-from importlib.metadata import PackageNotFoundError, version
 
 from fstx.errors import TransactionError, UsageError
 from fstx.types import Capability, Guarantee
 from fstx_conformance.cases import PROFILES, Case, cases
 from fstx_conformance.lab import Lab, NotApplicable
+from fstx_conformance.report.environment import environment
 from fstx_conformance.results import CaseResult, Level, PromiseRow, Result, Verdict
 from fstx_conformance.rules import every
 from fstx_conformance.schedule import Schedule
@@ -226,20 +225,6 @@ def _promises(
             )
         )
     return tuple(rows)
-
-
-def environment() -> dict[str, str]:
-    """Versions and system, for the report."""
-    found: dict[str, str] = {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()}",
-    }
-    for package in ("fstx", "fsspec", "s3fs", "gcsfs", "adlfs", "sshfs", "smbprotocol", "zarr"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 __all__ = ["Account", "chosen", "environment", "run"]

@@ -17,7 +17,7 @@ from fstx_conformance.report.diff import diff
 from fstx_conformance.report.environment import environment, file_system, parse_mount
 from fstx_conformance.report.junit import junit
 from fstx_conformance.report.matrix import merge, table
-from fstx_conformance.report.text import matrix, promises, told
+from fstx_conformance.report.text import matrix, plain, promises, told
 from fstx_conformance.report.view import rule_groups, rule_rows
 from fstx_conformance.results import Failure, PromiseRow, Result, Verdict
 from fstx_conformance.rules import ranges
@@ -200,6 +200,16 @@ def test_a_broken_promise_without_a_case_is_seen() -> None:
     found = result(case("crash.kill"), promises=(promise,))
     assert found.verdict is Verdict.FAIL
     assert "declared and broken: gone after a cut; no failing case is named for it" in told(found)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "poor"),
+    [("utf-8", False), ("ascii", True), ("cp1252", True), (None, True), ("nonsense", True)],
+)
+def test_a_poor_terminal_is_spared(encoding: str | None, poor: bool) -> None:
+    """Where a stream can't hold the signs, the result is told in ASCII, so that telling it never fails."""
+    assert plain(encoding) is poor
+    assert told(mixed(), ascii_only=True).encode("ascii")
 
 
 def test_text_acts_on_no_terminal() -> None:
@@ -396,7 +406,11 @@ def test_the_library_s_own_rules_stand_apart() -> None:
         (1, 3, "BACKEND 1; OPS 3"),
         (1, 4, "CTRL 1-2, 4"),
     ]
-    assert [g.title for g in found] == ["owed by every backend", "of the library's own parts"]
+    assert [g.owed for g in found] == [True, False]
+    text = told(result(*cases, untested=untested))
+    assert "UNTESTED: BACKEND 1; OPS 3" in text
+    assert "of the library's own parts: of 4 rules 1 proven, 3 UNTESTED" in text
+    assert "CTRL 1-2" not in text
 
 
 def test_the_environment_names_no_host(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import fstx
 
-_LIBRARIES = ("s3fs", "gcsfs", "adlfs", "sshfs", "obstore", "zarr", "hypothesis")
+_LIBRARIES = ("s3fs", "gcsfs", "adlfs", "sshfs", "smbprotocol", "obstore", "zarr", "hypothesis")
 _MOUNTS = Path("/proc/self/mountinfo")
 
 

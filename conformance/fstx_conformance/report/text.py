@@ -44,6 +44,15 @@ def told(result: Result, *, ascii_only: bool = False, history_lines: int = HISTO
     return text.encode("ascii", "backslashreplace").decode() if ascii_only else text
 
 
+def plain(encoding: str | None) -> bool:
+    """Whether a stream of this encoding has no signs: then `told` should be asked for ASCII only."""
+    try:
+        "".join(SIGNS.values()).encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return True
+    return False
+
+
 def _lines(result: Result, signs: dict[Verdict, str], history_lines: int) -> Iterator[str]:
     place = one_line(result.url) if result.url != result.subject else ""
     names = ", ".join(filter(None, (place, f"strategy {one_line(result.strategy)}")))
@@ -86,7 +95,7 @@ def _rules(result: Result) -> Iterator[str]:
     yield from ("", "rules:")
     for group in rule_groups(result):
         yield f"  {group.title}: {group.told}"
-        if group.untested:
+        if group.owed and group.untested:  # the library has tests of its own for the others
             yield f"    {UNTESTED}: {one_line(ranges(group.untested))}"
 
 
@@ -157,4 +166,4 @@ def _cell(value: str) -> str:
     return _MARKDOWN.sub(r"\\\1", one_line(value)).replace("\\_", "_")
 
 
-__all__ = ["HISTORY_LINES", "matrix", "promises", "told", "used"]
+__all__ = ["HISTORY_LINES", "matrix", "plain", "promises", "told", "used"]

@@ -117,6 +117,7 @@ class RuleGroup:
     """Rules of one kind: how many there are, how many are proven, and which no case names."""
 
     title: str
+    owed: bool
     rows: tuple[RuleRow, ...]
 
     @property
@@ -146,8 +147,8 @@ def rule_groups(result: Result) -> list[RuleGroup]:
     owed = tuple(row for row in rows if row.id.rpartition("-")[0] in rules.OWED)
     own = tuple(row for row in rows if row not in owed)
     groups = [
-        RuleGroup("owed by every backend", owed),
-        RuleGroup("of the library's own parts", own),
+        RuleGroup("owed by every backend", True, owed),
+        RuleGroup("of the library's own parts", False, own),
     ]
     return [group for group in groups if group.rows]
 

@@ -78,7 +78,8 @@ def run(
         if as_json:
             print(found.to_json(), end="")
         else:
-            print(_kit("report.text").told(found), end="")
+            text = _kit("report.text")
+            print(text.told(found, ascii_only=text.plain(sys.stdout.encoding)), end="")
         return {"pass": OK, "n/a": OK, "fail": FAILED}.get(found.verdict.value, UNSETTLED)
 
     raise typer.Exit(guarded(work, as_json=as_json, debug=debug, secret=given))
