@@ -84,7 +84,7 @@ def test_one_holder(locks: LeasedLocks, made: list[LeasedLocks], path: str) -> N
 
 
 def test_a_dead_process_of_this_host(locks: LeasedLocks, path: str) -> None:
-    """LEASE-1: a lock of a process that is gone is taken at once; also if its number is another's by now."""
+    """LEASE-2: a lock of a process that is gone is taken at once; also if its number is another's by now."""
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     for who in ({"pid": child.pid}, {"pid": os.getppid(), "start": 1}):
@@ -96,7 +96,7 @@ def test_a_dead_process_of_this_host(locks: LeasedLocks, path: str) -> None:
 
 
 def test_a_living_process_of_this_host(locks: LeasedLocks, path: str) -> None:
-    """LEASE-1: a lock of a process that lives is never taken, however long it does not renew it."""
+    """LEASE-2: a lock of a process that lives is never taken, however long it does not renew it."""
     parent = os.getppid()
     held_by(path, pid=parent, start=remote._start_of(parent))
     assert locks.lock(path, wait_s=200) is None
@@ -106,7 +106,7 @@ def test_a_living_process_of_this_host(locks: LeasedLocks, path: str) -> None:
 
 @pytest.mark.parametrize("who", [{"host": "elsewhere"}, {"boot": "before"}, {"pids": "container"}])
 def test_a_silent_holder_elsewhere(locks: LeasedLocks, path: str, who: dict[str, str]) -> None:
-    """LEASE-2: taken once it was seen unchanged for the lease, by the watcher's clock, not before."""
+    """LEASE-3: taken once it was seen unchanged for the lease, by the watcher's clock, not before."""
     held_by(path, **who)
     os.utime(path, (0, 0))  # what the file's own times say counts for nothing
     lease = locks.lock(path, wait_s=0)
@@ -117,7 +117,7 @@ def test_a_silent_holder_elsewhere(locks: LeasedLocks, path: str, who: dict[str,
 
 
 def test_a_holder_elsewhere_that_renews(made: list[LeasedLocks], path: str) -> None:
-    """LEASE-2: one byte more while it is watched, and the lock stays its holder's."""
+    """LEASE-3: one byte more while it is watched, and the lock stays its holder's."""
     held_by(path, host="elsewhere")
 
     def beat(_: float) -> None:
@@ -131,7 +131,7 @@ def test_a_holder_elsewhere_that_renews(made: list[LeasedLocks], path: str) -> N
 
 
 def test_a_lock_without_its_line(locks: LeasedLocks, path: str) -> None:
-    """LEASE-2: a file whose creator died before it wrote its name is judged by the lease alone."""
+    """LEASE-3: a file whose creator died before it wrote its name is judged by the lease alone."""
     Path(path).touch()
     lease = locks.lock(path, wait_s=0)
     assert lease is not None
@@ -140,7 +140,7 @@ def test_a_lock_without_its_line(locks: LeasedLocks, path: str) -> None:
 
 
 def test_one_breaker_wins(made: list[LeasedLocks], path: str) -> None:
-    """LEASE-3: of many that find a dead one's lock at once exactly one has it afterwards."""
+    """LEASE-4: of many that find a dead one's lock at once exactly one has it afterwards."""
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     for _ in range(20):
@@ -166,7 +166,7 @@ def test_one_breaker_wins(made: list[LeasedLocks], path: str) -> None:
 
 
 def test_a_lock_taken_by_mistake_is_given_back(made: list[LeasedLocks], path: str) -> None:
-    """LEASE-3: if another took the lock between the look and the rename, it has it afterwards."""
+    """LEASE-4: if another took the lock between the look and the rename, it has it afterwards."""
 
     class Slow(PosixOps):
         def rename(self, src: str, dst: str) -> None:
@@ -185,7 +185,7 @@ def test_a_lock_taken_by_mistake_is_given_back(made: list[LeasedLocks], path: st
 
 
 def test_a_late_release_takes_nothing_away(locks: LeasedLocks, path: str) -> None:
-    """LEASE-4: a holder that stalled until its lock was taken does not delete its successor's."""
+    """LEASE-5: a holder that stalled until its lock was taken does not delete its successor's."""
     lease = locks.lock(path, wait_s=0)
     assert lease is not None
     held_by(path, nonce="successor")
@@ -196,7 +196,7 @@ def test_a_late_release_takes_nothing_away(locks: LeasedLocks, path: str) -> Non
 
 
 def test_renewal_survives_a_lost_handle(locks: LeasedLocks, path: str) -> None:
-    """LEASE-5: a held lock grows, also after its handle was lost; never one that is another's by now."""
+    """LEASE-1: a held lock grows, also after its handle was lost; never one that is another's by now."""
     lease = locks.lock(path, wait_s=0)
     assert lease is not None
     size = os.path.getsize(path)
@@ -214,7 +214,7 @@ def test_renewal_survives_a_lost_handle(locks: LeasedLocks, path: str) -> None:
 
 
 def test_a_thread_renews(made: list[LeasedLocks], path: str) -> None:
-    """LEASE-5: as long as a lock is held a thread renews it; what was forgotten is renewed no more."""
+    """LEASE-1: as long as a lock is held a thread renews it; what was forgotten is renewed no more."""
     locks = LeasedLocks(PosixOps(), lease_s=1, beat_s=0.02)
     made.append(locks)
     lease = locks.lock(path, wait_s=0)
