@@ -63,11 +63,11 @@ class Turns:
         self._turn = threading.Condition()
         self._current: Agent | None = None
         self._stuck: set[str] = set()  # who waits for a lock, since the last call of anybody
+        self._moments = itertools.count(1)
 
-    @property
-    def clock(self) -> int:
-        """Calls of all agents so far: the time of a run."""
-        return sum(a.injector.calls for a in self.agents.values())
+    def now(self) -> int:
+        """A moment of the run; later ones are greater."""
+        return next(self._moments)
 
     def add(
         self,

@@ -11,7 +11,7 @@ import hashlib
 import io
 import secrets
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
@@ -211,6 +211,7 @@ class MemoryTransaction(BaseTransaction):
         self._staged_bytes: dict[str, bytes] = {}
         self._stager = MemoryStager(self._area_id(), self._staged_bytes)
         self._touched: dict[str, MemoryFile | None] = {}
+        self._trees: dict[str, dict[str, MemoryFile]] = {}  # removed: what was below then
         self._register = f"{backend.url} {id}" if id is not None else None
         with _COMMIT:
             self._enter()
@@ -309,6 +310,10 @@ class MemoryTransaction(BaseTransaction):
         if path not in self._touched:
             self._touched[path] = MemoryFileSystem.store.get(self._backend.locate(path))
 
+    def _touch_tree(self, path: str) -> None:
+        self._touch(path)
+        self._trees.setdefault(path, self._contents(self._backend.locate(path)))
+
     def _publish(self) -> Snapshot:
         changes = self._changes
         with _COMMIT:
@@ -331,10 +336,11 @@ class MemoryTransaction(BaseTransaction):
             for place in self._backend.places:
                 self._must_be_absent(place)
         for place, before in getattr(self, "_base", {}).items():
-            if {k: id(f) for k, f in self._contents(place).items()} != {
-                k: id(f) for k, f in before.items()
-            }:
+            if _identities(self._contents(place)) != _identities(before):
                 raise ConflictError(f"memory:/{place} was changed meanwhile", txid=self._id)
+        for path, before in self._trees.items():
+            if _identities(self._contents(self._backend.locate(path))) != _identities(before):
+                raise ConflictError(f"{path!r} was changed by another writer", txid=self._id)
         for path, before_file in self._touched.items():
             if MemoryFileSystem.store.get(self._backend.locate(path)) is not before_file:
                 raise ConflictError(f"{path!r} was changed by another writer", txid=self._id)
@@ -393,6 +399,10 @@ class MemoryTransaction(BaseTransaction):
             claims.difference_update(self._backend.places if self._mode == "create" else ())
             if self._register is not None:
                 keyed.pop(self._register, None)
+
+
+def _identities(files: Mapping[str, MemoryFile]) -> dict[str, int]:
+    return {key: id(file) for key, file in files.items()}
 
 
 __all__ = ["MemoryBackend", "MemoryTransaction", "open_backend"]

@@ -1,0 +1,199 @@
+"""Levels isolation, fencing and liveness: they pass here, and each fails where its promise is broken."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fstx.backends.manifest import conflicts
+from fstx_conformance import run as runner
+from fstx_conformance.cases import _CASES
+from fstx_conformance.injector import History
+from fstx_conformance.lab import Lab
+from fstx_conformance.races import Race, Writer, run_race
+from fstx_conformance.results import CaseResult, Level, Verdict
+from fstx_conformance.schedule import Fault, Schedule, parse
+from fstx_conformance.subjects import subject_of
+from fstx_conformance.turns import Turns, step, switches
+
+for _name in ("isolation",):
+    import_module(f"fstx_conformance.cases.{_name}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_heap() -> Iterator[None]:
+    """Simulated processes end with a collection of garbage: what was there before is left out of it."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+def run_case(url: str, id: str, replay: str = "", **options: Any) -> CaseResult:
+    """One case over a subject that is gone afterwards."""
+    subject = subject_of(url, **options)
+    try:
+        lab = Lab(subject, id, replay=parse(replay) if replay else None)
+        return runner._run_case(_CASES[id], lab)
+    finally:
+        subject.close()
+
+
+def ids(*levels: Level) -> list[str]:
+    """The quick cases of some levels."""
+    return [c.id for c in _CASES.values() if c.level in levels and "quick" in c.profiles]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[str]:
+    """Where local storage lies: in memory if there is such a place, for syncs take their time."""
+    made = tempfile.mkdtemp(dir="/dev/shm") if os.path.isdir("/dev/shm") else str(tmp_path)
+    yield os.path.join(made, "top")
+    shutil.rmtree(made)
+
+
+def urls(folder: str) -> dict[str, str]:
+    """Storage that is always there."""
+    return {
+        "local": folder,
+        "memory": "memory://levels-two",
+        "tx-memory": "tx::memory://levels-two",
+        "tx-local": f"tx::{folder}",
+    }
+
+
+def shown(result: CaseResult) -> str:
+    """For messages: what failed and how to see it again."""
+    return "\n".join([result.reason, *(f"{f.message}\n{f.replay}" for f in result.failures)])
+
+
+# --- turns ----------------------------------------------------------------------------------------------
+
+
+def steps(turns: Turns, name: str, count: int) -> None:
+    """An agent that makes some calls."""
+
+    def work(process: Any) -> None:
+        for n in range(count):
+            step(process, f"{n}")
+            turns.history.add(f"{name} did {n}")
+
+    turns.add(name, work)
+
+
+def test_a_switch_hands_the_turn_on_at_the_call_that_the_schedule_names() -> None:
+    """One agent runs at a time; it changes at the numbered calls and at ends, nowhere else."""
+    turns = Turns(parse("writer: *#2=switch; rival: *#2=switch").faults)
+    steps(turns, "writer", 3)
+    steps(turns, "rival", 2)
+    turns.run()
+    did = [line for line in turns.history.lines if " did " in line]
+    assert did == ["writer did 0", "rival did 0", "writer did 1", "writer did 2", "rival did 1"]
+
+
+def test_locks_that_are_held_crosswise_are_a_deadlock(tmp_path: Path) -> None:
+    """Agents that wait for each other are told of, with what both did; no time passes."""
+    from fstx.backends.local import native_ops
+    from fstx_conformance.seams.ops import FaultOps
+
+    turns = Turns(parse("writer: lock#2=switch").faults)
+
+    def taking(*names: str) -> Any:
+        def work(process: Any) -> list[bool]:
+            ops = FaultOps(native_ops(), process, root=str(tmp_path))
+            held = [ops.lock(str(tmp_path / name), wait_s=30.0) for name in names]
+            for lock in held:
+                if lock is not None:
+                    lock.release()
+            return [lock is not None for lock in held]
+
+        return work
+
+    turns.add("writer", taking("one", "two"))
+    turns.add("rival", taking("two", "one"))
+    agents = turns.run()
+    assert turns.problems == ["deadlock: rival, writer wait for locks of each other for ever"]
+    assert sorted(agents[name].result for name in agents) == [[True, False], [True, True]]
+    assert any("rival: lock two" in line for line in turns.history.lines)
+
+
+def test_a_schedule_gives_the_same_history_each_time(folder: str) -> None:
+    """An interleaving is repeated by its schedule, byte for byte, on another folder too."""
+    race = Race(
+        "same path",
+        {"a": b"old"},
+        (Writer("writer", {"a": b"1"}), Writer("rival", {"a": b"2"})),
+    )
+    for url, at, then in ((folder, 31, 47), ("tx::memory://turns", 5, 8)):
+        faults = (Fault("*", at, "switch"), Fault("*", then, "switch", agent="rival"))
+        seen = []
+        for _ in range(2):
+            subject = subject_of(url)
+            with Lab(subject, "x", seed=3).room() as room:
+                trial = run_race(room, race, Schedule(faults, seed=3))
+            subject.close()
+            assert trial.fired["switch"] == 2
+            seen.append((trial.history.lines, trial.calls))
+        assert seen[0] == seen[1]
+        assert sum(line.startswith("--") for line in trial.history.lines) >= 3
+
+
+def test_switches_are_all_of_them_or_spread_evenly() -> None:
+    """With budget for all, each pair of calls occurs once; with less, early and late calls occur."""
+    every = list(switches({"writer": 6, "rival": 5}, 1000))
+    assert len(every) == len(set(every)) == 6 * (1 + 5)
+    some = list(switches({"writer": 100, "rival": 80}, 60))
+    assert len(some) == 60
+    pairs = [faults for faults in some if len(faults) == 2]
+    for quarter in range(4):
+        for agent, count in ((0, 100), (1, 80)):
+            inside = [p for p in pairs if (p[agent].nth - 1) * 4 // count == quarter]
+            assert 5 <= len(inside) <= 15
+
+
+def test_a_history_is_cut_where_it_is_too_long() -> None:
+    """The first lines stay."""
+    history = History(limit=2)
+    for n in range(4):
+        history.add(str(n))
+    assert history.lines == ["0", "1"]
+
+
+# --- the levels ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["local", "memory", "tx-memory", "tx-local"])
+@pytest.mark.parametrize("id", ids(Level.ISOLATION))
+def test_the_level_passes(id: str, place: str, folder: str) -> None:
+    """What is shipped keeps what the case asks for."""
+    result = run_case(urls(folder)[place], id)
+    assert result.verdict in (Verdict.PASS, Verdict.NOT_APPLICABLE), shown(result)
+
+
+def test_isolation_fails_where_nobody_compares_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that is not compared with its base loses another's: the level sees it."""
+    monkeypatch.setattr(conflicts, "met", lambda *_: None)
+    result = run_case("tx::memory://levels-two", "isolation.same-path")
+    assert result.verdict is Verdict.FAIL
+    assert "BACKEND-21" in result.failures[0].message
+    assert result.failures[0].replay.count("switch") <= 2
+
+
+# --- regressions ------------------------------------------------------------------------------------------
+
+
+def test_memory_removes_a_tree_as_it_was_when_it_was_removed() -> None:
+    """Once: a file that came into the tree, or changed there, was removed unseen (PATH-6)."""
+    for scene in ("remove and add", "remove and change"):
+        replay = f"case=isolation.remove; scene={scene}; step#3=switch"
+        result = run_case("memory://regressions", "isolation.remove", replay)
+        assert result.verdict is Verdict.PASS, shown(result)
+        assert dict(result.seen) == {"committed": 1, "conflict": 1}
