@@ -62,6 +62,19 @@ def strategy_at_commit(items: Iterable[Item], abilities: Abilities) -> tuple[str
     return "redo", ""
 
 
+def _durable(durability: Durability, abilities: Abilities) -> tuple[bool, str, str]:
+    """Whether what is committed survives a loss of power, why, and what proves it."""
+    if durability != "data":
+        return False, "durability='none': a kill is survived, loss of power is not", ""
+    if abilities.fs_name in _IN_MEMORY:
+        return False, f"{abilities.fs_name} lies in memory", ""
+    if not abilities.sync_dirs:
+        system = _SPEAKS.get(abilities.system, "this system")
+        return False, f"{system} has no call that syncs a directory", ""
+    synced = "syncfs" if abilities.sync_fs else "fsync"
+    return True, "files, directories and parents are synced", synced
+
+
 def guarantee(
     url: str,
     *,
@@ -94,7 +107,6 @@ def guarantee(
             "name an entry=, or write a new tree",
             "",
         )
-    data = durability == "data"
     rows = [
         (Capability.ATOMIC_OBJECT, True, "every file arrives by rename", "rename(2)"),
         (Capability.ATOMIC_SET, *atomic_set),
@@ -106,16 +118,7 @@ def guarantee(
             else "old content is moved aside before the new arrives",
             "",
         ),
-        (
-            Capability.DURABLE,
-            data and abilities.sync_dirs,
-            "files, directories and parents are synced"
-            if data and abilities.sync_dirs
-            else "durability='none': a kill is survived, loss of power is not"
-            if not data
-            else f"{_SPEAKS.get(abilities.system, 'this system')} has no call that syncs a directory",
-            ("syncfs" if abilities.sync_fs else "fsync") if data and abilities.sync_dirs else "",
-        ),
+        (Capability.DURABLE, *_durable(durability, abilities)),
         (Capability.RECOVERABLE, True, f"fstx.recover settles by the {strategy} journal", ""),
         (
             Capability.CONFLICT_DETECTED,
@@ -143,6 +146,7 @@ def guarantee(
     return Guarantee(url, strategy, mode, durability, promises, notes)
 
 
+_IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 _SPEAKS = {"sftp": "SFTP"}
 
 

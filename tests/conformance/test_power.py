@@ -104,7 +104,7 @@ def test_a_missing_sync_is_caught(what: str, folder: str) -> None:
 def test_a_missing_sync_of_datasets_is_caught(what: str, folder: str) -> None:
     """A local store that syncs too little, or in the wrong order, fails in both models.
 
-    The record's name is the last that a commit writes, so its directory's sync is missed in the ordered one too.
+    The record's name is the last that a commit writes, so its directory's sync is missed in both.
     """
     storage = DatasetOnDisk(over=FILES_UNSYNCED[what])
     effort = replace(ENOUGH, points=40)

@@ -18,6 +18,7 @@ PLACES = [
     LINUX,
     replace(LINUX, exchange=False),
     replace(LINUX, exchange=False, create=False, fs_name="", sync_fs=False),
+    replace(LINUX, fs_name="tmpfs"),
     replace(LINUX, system="macos", fs_name="", sync_fs=False),
     replace(LINUX, system="windows", fs_name="", exchange=False, sync_dirs=False, sync_fs=False),
 ]
@@ -47,15 +48,15 @@ def test_without_exchange_and_on_windows() -> None:
     """design.md 3: swap serves Windows and every place without exchange."""
     tree = Item(Kind.PUBLISH, occupied=True, tree=True)
     assert strategy_at_commit([tree], PLACES[1]) == ("swap", "")
-    assert strategy_at_commit([FILE, FILE], PLACES[4]) == ("swap", "")
-    assert strategy_at_begin("update", 1, 1, PLACES[4]) == "swap"
+    assert strategy_at_commit([FILE, FILE], PLACES[-1]) == ("swap", "")
+    assert strategy_at_begin("update", 1, 1, PLACES[-1]) == "swap"
 
 
 @pytest.mark.parametrize("place", PLACES, ids=range(len(PLACES)))
 @pytest.mark.parametrize("mode", ["create", "replace", "update"])
 @pytest.mark.parametrize("durability", ["none", "data"])
 def test_every_capability_has_a_reason(place: Abilities, mode: Any, durability: Any) -> None:
-    """I1: each capability once, with a reason; DURABLE follows the wish and the system."""
+    """I1: each capability once, with a reason; DURABLE follows the wish and the system; memory never lasts."""
     for occupied, targets in [(0, 1), (1, 1), (0, 2), (2, 2)]:
         made = guarantee(
             "u", mode=mode, durability=durability, entry=None, occupied=occupied, targets=targets,
@@ -63,7 +64,8 @@ def test_every_capability_has_a_reason(place: Abilities, mode: Any, durability: 
         )  # fmt: skip
         assert [p.capability for p in made.promises] == list(Capability)
         assert all(p.reason for p in made.promises)
-        assert (Capability.DURABLE in made) == (durability == "data" and place.sync_dirs)
+        lasts = place.sync_dirs and place.fs_name != "tmpfs"
+        assert (Capability.DURABLE in made) == (durability == "data" and lasts)
         assert (Capability.NO_GAP in made) == (made.strategy != "swap")
         assert Capability.RECOVERABLE in made
         assert str(made).count("\n") >= len(Capability)
