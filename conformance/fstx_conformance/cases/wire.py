@@ -9,7 +9,7 @@ from __future__ import annotations
 from fstx_conformance.cases import case
 from fstx_conformance.lab import Lab
 from fstx_conformance.results import Level
-from fstx_conformance.wire.scenes import SCENES, EntryDocument, Versioned
+from fstx_conformance.wire.scenes import SCENES, STREAMED, EntryDocument, Versioned
 from fstx_conformance.wire.sweep import AMBIGUOUS, LATE, READS, Wire
 
 _TRUE = ("BACKEND-24", "BACKEND-25", "BACKEND-26", "BACKEND-28", "BACKEND-30")
@@ -107,6 +107,23 @@ def client_retries(lab: Lab) -> None:
     """A client that repeats requests itself, as its user told it to: it meets its own first attempts."""
     wire = Wire(lab, attempts=4)
     wire.sweep(SCENES, ["reset-after", "status-503-after"], runs=_runs(lab, 10))
+
+
+@case(
+    Level.HYGIENE,
+    "wire-uploads",
+    "BACKEND-42",
+    "BACKEND-24",
+    "BACKEND-25",
+    sees=("committed",),
+    profiles=_MORE,
+)
+def uploads(lab: Lab) -> None:
+    """Objects of several parts, each request of an upload gone wrong: no upload stays open."""
+    wire = Wire(lab)
+    actions = ["reset-after", "status-403", "status-503-after", "zombie"]
+    wire.sweep(STREAMED, actions, runs=_runs(lab, 10), late=("after",))
+    wire.sweep(STREAMED, ["reset-before"], sticky=True, runs=_runs(lab, 3))
 
 
 def _runs(lab: Lab, standard: int) -> int | None:

@@ -21,6 +21,8 @@ from fstx.types import Mode, OutcomeState
 from fstx_conformance.wire.services import service_of
 
 SIZE_BYTES = 5000  # more than a record takes in
+LARGE_BYTES = 1 << 20  # from here on content is streamed
+UPLOAD_BYTES = (8 << 20) + 1000  # two parts of an upload
 _OUTCOMES = {"committed": "committed", "pending": "committed", "unknown": "doubt"}
 
 
@@ -161,7 +163,13 @@ class Scene:
                 if path not in files:
                     tx.remove(path)
         for path in sorted(files, key=lambda path: path == self.entry):
-            tx.stage(path, files[path])
+            data = files[path]
+            if len(data) < LARGE_BYTES:
+                tx.stage(path, data)
+                continue
+            with tx.open(path) as file:
+                for start in range(0, len(data), LARGE_BYTES):
+                    file.write(data[start : start + LARGE_BYTES])
 
     # --- afterwards -----------------------------------------------------------------------------------
 
@@ -249,6 +257,7 @@ class Plain(Scene):
         own = {f"{self.target}/{name}" for name in (*self.found(), *before)}
         kept = (".fstx/log/", ".fstx/boundary/", ".fstx/home.json")
         found = [info.key for info in self.where.store.list("")]
+        found = [key for key in found if not key.endswith("/=gone")]  # goes after a day
         return [key for key in found if key not in own and not key.startswith(kept)]
 
     def _read(self, name: str) -> bytes | None:
@@ -316,24 +325,54 @@ class InPlace(Plain):
         return {name: data for name, data in found.items() if data is not None}
 
 
+class StreamedVersions(Versioned):
+    """A dataset with an object of several parts."""
+
+    name = "streamed-versions"
+
+    def files(self, value: str) -> dict[str, bytes]:
+        return {"big": body(value, "big", UPLOAD_BYTES), "small": value.encode()}
+
+
+class StreamedEntry(EntryDocument):
+    """Parts of an index, one of them an object of several parts."""
+
+    name = "streamed-entry"
+
+    def files(self, value: str) -> dict[str, bytes]:
+        name = f"{value}/big"
+        index = json.dumps({"value": value, "parts": [name]}).encode()
+        return {name: body(value, name, UPLOAD_BYTES), "index.json": index}
+
+
 def open_uploads(where: Where) -> list[str]:
-    """Uploads of several parts that were begun and neither completed nor aborted (S3)."""
+    """Uploads that hold parts and were neither completed nor aborted (S3)."""
     if service_of(where.url) != "s3":
         return []
     bucket, _, prefix = where.path.partition("/")
-    answer = where.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/")
-    return [f"open upload of {upload['Key']}" for upload in answer.get("Uploads") or ()]
+    fs = where.fs
+    answer = fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/")
+    found = []
+    for upload in answer.get("Uploads") or ():
+        named = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
+        if fs.call_s3("list_parts", **named).get("Parts"):  # without one it holds nothing
+            found.append(f"open upload of {upload['Key']}")
+    return found
 
 
 SCENES = (Versioned, EntryDocument, RootLast, InPlace)
+STREAMED = (StreamedVersions, StreamedEntry)
 
 __all__ = [
     "SCENES",
+    "STREAMED",
     "EntryDocument",
     "InPlace",
     "Plain",
     "RootLast",
     "Scene",
+    "StreamedEntry",
+    "StreamedVersions",
     "Told",
     "Versioned",
     "Where",

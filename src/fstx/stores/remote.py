@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -208,21 +208,33 @@ class RemoteStore:
         """Abort uploads below the root that killed writers left open; returns how many."""
         import time
 
+        before_s = time.time() - older_than_s
+        return self._abort(lambda key, begun_s: begun_s < before_s)
+
+    def abort_uploads(self, dead: Callable[[str], bool]) -> int:
+        """Abort open uploads of keys that are `dead`; returns how many."""
+        return self._abort(lambda key, begun_s: dead(key))
+
+    def open_uploads(self) -> tuple[Info, ...]:
+        """Uploads below the root that nobody has finished; their time is when they began."""
+        return tuple(Info(key, 0, begun_s) for key, begun_s, _ in self._uploads())
+
+    def _uploads(self) -> Iterator[tuple[str, float, Any]]:
         service = self._link.service
         if not hasattr(service, "open_uploads"):
-            return 0
+            return
         top = f"{self._root}/" if self._root else ""
-        before_s = time.time() - older_than_s
-        count = 0
-        found = self._link.wait(
-            self._link.again(partial(service.open_uploads, top), "list uploads", self.url)
-        )
+        make = partial(service.open_uploads, top)
+        found = self._link.wait(self._link.again(make, "list uploads", self.url))
         for upload, begun_s in found:
-            if begun_s < before_s:
-                make = partial(service.abort, upload)
-                self._link.wait(self._link.again(make, "abort an upload", self.url))
-                count += 1
-        return count
+            yield upload.key[len(top) :], begun_s, upload
+
+    def _abort(self, doomed: Callable[[str, float], bool]) -> int:
+        going = [upload for key, begun_s, upload in self._uploads() if doomed(key, begun_s)]
+        for upload in going:
+            make = partial(self._link.service.abort, upload)
+            self._link.wait(self._link.again(make, "abort an upload", self.url))
+        return len(going)
 
     def _key(self, key: str) -> str:
         return below(self._root, check_key(key))

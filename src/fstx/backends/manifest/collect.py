@@ -196,7 +196,7 @@ class Collector:
         return plan
 
     def owners(self) -> tuple[dict[str, _Owner], float]:
-        """Who owns objects, and when it last wrote one."""
+        """Who owns objects or uploads, and when it last wrote or began one."""
         owners: dict[str, _Owner] = {}
         newest_s = 0.0
         for prefix in (DATA, NODE):
@@ -206,6 +206,9 @@ class Collector:
                 if info.modified_s is not None:
                     owner.last_s = max(owner.last_s or 0.0, info.modified_s)
                     newest_s = max(newest_s, info.modified_s)
+        for info in getattr(self._store, "open_uploads", tuple)():
+            owner = owners.setdefault(owner_of(info.key) or "", _Owner())
+            owner.last_s = max(owner.last_s or 0.0, info.modified_s or 0.0)
         owners.pop("", None)
         return owners, newest_s
 
@@ -350,6 +353,9 @@ class Collector:
             self._delete(other)
             tidy = getattr(self._store, "tidy", None)
             uploads = tidy(max(self._older_than_s, OLDER_THAN_S)) if tidy is not None else 0
+            abort = getattr(self._store, "abort_uploads", None)
+            if abort is not None:
+                uploads += abort(lambda key: owner_of(key) in settled)
         return Collection(
             url=f"tx::{self._dataset.url}",
             dry_run=dry_run,

@@ -12,6 +12,7 @@ KIND = "plain"
 _TXID = re.compile(r"[0-9a-f]{32}")
 _NAMES = "=names-"
 _OPS = "=ops-"
+_OPENS = "=opens-"
 _GONE = "=gone"
 
 
@@ -30,6 +31,11 @@ def notice_key(txid: str) -> str:
     return f"{staged_prefix(txid)}{_NAMES}{seams.token_hex(8)}"
 
 
+def opens_key(txid: str) -> str:
+    """A new key for a note: at which name an upload of several parts is about to begin."""
+    return f"{staged_prefix(txid)}{_OPENS}{seams.token_hex(8)}"
+
+
 def ops_key(txid: str) -> str:
     """A new key for the steps of a large commit."""
     return f"{staged_prefix(txid)}{_OPS}{seams.token_hex(8)}"
@@ -46,6 +52,10 @@ def is_gone(key: str) -> bool:
 
 def is_notice(key: str) -> bool:
     return key.rpartition("/")[2].startswith(_NAMES)
+
+
+def is_opens(key: str) -> bool:
+    return key.rpartition("/")[2].startswith(_OPENS)
 
 
 def is_ops(key: str) -> bool:

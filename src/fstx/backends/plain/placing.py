@@ -45,6 +45,20 @@ def notice(parts: Sequence[Part]) -> bytes:
     return seal({"format": 1, "parts": rows})
 
 
+def opens(path: str) -> bytes:
+    """The content of a note that an upload is about to begin at `path`."""
+    return seal({"format": 1, "path": path})
+
+
+def read_opens(data: bytes, names: Sequence[str], where: str) -> str:
+    """The path of such a note, checked as what a stranger may have written."""
+    path = unseal(data, where).get("path")
+    if not isinstance(path, str):
+        raise RecoveryError(f"{where} is damaged: it names no path. Nothing was removed")
+    _check_place(path, names, where)
+    return path
+
+
 def read_notice(data: bytes, names: Sequence[str], where: str) -> list[Part]:
     """The parts that a notice names, checked as what a stranger may have written."""
     rows = unseal(data, where).get("parts")
@@ -59,16 +73,20 @@ def read_notice(data: bytes, names: Sequence[str], where: str) -> list[Part]:
             or not all(isinstance(t, str) for t in (row[0], *row[2:]))
         ):
             raise RecoveryError(f"{where} is damaged: a part has other fields. Nothing was removed")
-        try:
-            check_path(row[0])
-        except PathError as error:
-            raise RecoveryError(f"{where} is damaged: {error}. Nothing was removed") from error
-        if row[0].partition("/")[0] not in names:
-            raise RecoveryError(
-                f"{where} is damaged: {row[0]!r} lies in none of the targets. Nothing was removed"
-            )
+        _check_place(row[0], names, where)
         parts.append(Part(row[0], Content(row[1], row[2], row[3], row[4])))
     return parts
+
+
+def _check_place(path: str, names: Sequence[str], where: str) -> None:
+    try:
+        check_path(path)
+    except PathError as error:
+        raise RecoveryError(f"{where} is damaged: {error}. Nothing was removed") from error
+    if path.partition("/")[0] not in names:
+        raise RecoveryError(
+            f"{where} is damaged: {path!r} lies in none of the targets. Nothing was removed"
+        )
 
 
 def noticed(

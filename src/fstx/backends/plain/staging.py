@@ -17,8 +17,8 @@ from fstx.backends.manifest.names import new_attempt, split_attempt
 from fstx.backends.manifest.staging import ObjectStager, StagedWriter
 from fstx.backends.manifest.uploads import Uploads
 from fstx.backends.plain.compare import Content, Running, content_of
-from fstx.backends.plain.names import staged_prefix
-from fstx.backends.plain.placing import Part, Placer
+from fstx.backends.plain.names import opens_key, staged_prefix
+from fstx.backends.plain.placing import Part, Placer, opens
 from fstx.errors import ConflictError, StateError
 from fstx.paths import check_path
 from fstx.state.entries import checksum, data_key
@@ -161,7 +161,8 @@ class PlacedWriter(StagedWriter):
 
     def _spill(self) -> None:
         if self._running is None and self._writer is None:
-            writer = self._plain.open_place(self._place, self._publisher)
+            with self._plain.failing(self.path):
+                writer = self._plain.open_place(self._place, self._publisher)
             if writer is not None:
                 self._writer, self._running = writer, Running()
         if self._running is not None:
@@ -240,6 +241,8 @@ class PlainStager(ObjectStager):
             return None
         if self._own is not None and not self._own.reserve(place):
             return None
+        if hasattr(self.parent, "abort_uploads"):  # so that whoever sweeps knows of the upload
+            self.store.put(opens_key(self.txid), opens(place))
         return make(place, None)
 
     def complete(self, place: str, content: Content, writer: Any) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 from fstx.backends.plain.compare import holds
-from fstx.backends.plain.names import gone_key, is_gone, is_notice, staged_prefix
-from fstx.backends.plain.placing import Part, noticed
+from fstx.backends.plain.names import gone_key, is_gone, is_notice, is_opens, staged_prefix
+from fstx.backends.plain.placing import Part, noticed, read_opens
 from fstx.stores import Store
 
 _THREADS = 16
@@ -58,6 +59,7 @@ def sweep(
         # From here on a worker that announces a part finds this; what it announced before is found below.
         home.put_new(gone_key(txid), b"\n")
     held = set(names if within is None else within)
+    _abort_uploads(parent, home, [key for key in before if is_opens(key)], names, held)
     parts = {
         path: found
         for path, found in noticed(home, txid, names).items()
@@ -76,12 +78,30 @@ def sweep(
         parent.delete(going)
     # The notices go last: until then whoever comes next finds what is left.
     left = [info.key for info in home.list(staged_prefix(txid))]
-    home.delete([key for key in left if not is_notice(key) and not is_gone(key)])
+    whole = held.issuperset(names)
+    kept = [k for k in left if is_notice(k) or is_gone(k) or (is_opens(k) and not whole)]
+    home.delete([key for key in left if key not in kept])
     notices = [key for key in left if is_notice(key)]
-    if notices and not keep_notices and held.issuperset(names):
+    if notices and not keep_notices and whole:
         home.delete(notices)
         notices = []
     return Swept(tuple(going), bool(notices))
+
+
+def _abort_uploads(
+    parent: Store, home: Store, notes: Sequence[str], names: Sequence[str], held: Collection[str]
+) -> None:
+    """Abort what is open at names where the transaction said that it begins an upload."""
+    abort = getattr(parent, "abort_uploads", None)
+    if not notes or abort is None:
+        return
+    own = set()
+    for key in notes:
+        with suppress(FileNotFoundError):  # another one was here meanwhile
+            own.add(read_opens(home.get(key), names, f"{home.url}/{key}"))
+    own = {path for path in own if path.partition("/")[0] in held}
+    if own:
+        abort(own.__contains__)
 
 
 def is_ours(parent: Store, path: str, parts: Sequence[Part]) -> bool:
