@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,10 @@ class NotApplicable(Exception):  # noqa: N818 - no error: a verdict
     """The storage has no such thing; the message says why."""
 
 
+class Enough(BaseException):
+    """The first failure was found, and no more was asked for."""
+
+
 @dataclass
 class Lab:
     """One run of one case over one subject.
@@ -43,6 +48,8 @@ class Lab:
         Only this schedule is run.
     progress
         Is told of each run.
+    first
+        Whether the case ends at its first failure.
     """
 
     subject: Subject
@@ -51,6 +58,7 @@ class Lab:
     seed: int = 0
     replay: Schedule | None = None
     progress: Callable[[str], object] = lambda text: None
+    first: bool = False
     runs: int = 0
     failing_runs: int = 0
     failures: list[Failure] = field(default_factory=list)
@@ -62,6 +70,7 @@ class Lab:
     def __post_init__(self) -> None:
         self.rng = random.Random(f"{self.seed} {self.case}")
         self._leftovers = False
+        self._counts: dict[tuple[str, str, str, str], int] = {}
 
     # --- places --------------------------------------------------------------------------------------
 
@@ -117,6 +126,8 @@ class Lab:
         self.failures.append(
             Failure(message, str(told), scene, tuple(history[-200:]), self.replay_line(told))
         )
+        if self.first:
+            raise Enough
 
     def replay_line(self, schedule: Schedule) -> str:
         """The command that shows a failure again."""
@@ -177,7 +188,15 @@ class Lab:
 
     def _try(self, run: Callable[[Room, Schedule], Trial], schedule: Schedule) -> Trial:
         with self.room() as room:
-            return run(room, schedule)
+            try:
+                return run(room, schedule)
+            except NotApplicable:
+                raise
+            except Exception as error:  # noqa: BLE001 - what came out is what the schedule shows
+                found = Trial(Scene("", {}, {}, lambda tx: None), schedule)
+                found.history.lines += traceback.format_exc().splitlines()[-30:]
+                found.problem(f"{type(error).__name__}: {error}")
+                return found
 
     def _shrunk(self, run: Callable[[Room, Schedule], Trial], found: Trial) -> Trial:
         """The same failure with fewer faults, and with calls named instead of counted over all."""
@@ -226,10 +245,25 @@ class Lab:
                 self.trial(scene, self.replay, hooks=hooks, leftovers=leftovers)
             return
         self._leftovers = leftovers
-        plan = [(scene, action) for scene in scenes for action in actions]
-        each = max(2, int(self.budget * share) // max(1, len(plan)))
-        for scene, action in plan:
+        pairs, each = self._chosen(scenes, actions, max(4, int(self.budget * share)))
+        for scene, action in pairs:
             self._sweep_one(scene, action, op, sticky, agent, first, hooks, each)
+
+    def _chosen(
+        self, scenes: Sequence[Scene], actions: Sequence[str], trials: int
+    ) -> tuple[list[tuple[Scene, str]], int]:
+        """Pairs to try, and how many numbers of each: all pairs where that many trials allow it.
+
+        Else each action has scenes of its own, drawn by the seed, so that all are met in the end.
+        """
+        pairs = [(scene, action) for scene in scenes for action in actions]
+        most = max(len(actions), trials // 3)
+        if len(pairs) > most:
+            drawn = self.rng.sample(list(scenes), len(scenes))
+            turns = [(drawn[i % len(drawn)], a) for i, a in enumerate(actions)]
+            others = [p for p in pairs if p not in turns]
+            pairs = turns + self.rng.sample(others, most - len(turns))
+        return pairs, max(2, trials // max(1, len(pairs)))
 
     def _sweep_one(
         self,
@@ -262,11 +296,16 @@ class Lab:
         first: Fault | None,
         hooks: dict[str, Any] | None,
     ) -> int:
-        """How many calls a run of the scene makes that `op` means."""
+        """How many calls a run of the scene makes that `op` means; asked once."""
+        known = (scene.name, op, agent, str(first))
+        if known in self._counts:
+            return self._counts[known]
         faults = () if first is None else (first,)
         quiet = self.trial(
             scene, Schedule(faults, self.seed), hooks=hooks, leftovers=self._leftovers
         )
         names = quiet.calls.get(agent, [])
         probe = Fault(op, 1, "fail", agent=agent)
-        return sum(probe.matches(agent, name, key, changing) for name, key, changing in names)
+        count = sum(probe.matches(agent, name, key, changing) for name, key, changing in names)
+        self._counts[known] = count
+        return count

@@ -117,8 +117,19 @@ def run_trial(
     with Process.alone():
         promised = trial.promised = prepare(room, scene)
     process = Injector(schedule.faults, history=trial.history, hooks=hooks)
+    try:
+        _go(room, trial, process, promised, leftovers)
+    except Exception as error:  # noqa: BLE001 - readers, recoverers and the next writer meet no fault
+        if process.agent not in trial.calls:
+            process.die()
+            _note(trial, process)
+        trial.problem(f"{type(error).__name__} where no fault was: {error}")
+    return trial
+
+
+def _go(room: Room, trial: Trial, process: Injector, promised: Guarantee, leftovers: bool) -> None:
     with Process.alone():
-        told = perform(room, scene, process, trial)
+        told = perform(room, trial.scene, process, trial)
         trial.told.append(told.word)
         trial.history.add(f"writer: told {told.word}")
         error, told.error = told.error, None
@@ -133,7 +144,6 @@ def run_trial(
         look(room, trial, told, promised, "after late requests")
     settle(room, trial, told, promised)
     afterwards(room, trial, told, leftovers=leftovers)
-    return trial
 
 
 def _note(trial: Trial, process: Injector) -> None:
@@ -160,12 +170,12 @@ def look(room: Room, trial: Trial, told: Told, promised: Guarantee, when: str) -
         if tree != scene.old:
             trial.problem(f"{when}: told {told.word}, and readers find {diff(tree, scene.old)}")
         return
-    found = _mixed(tree, scene, promised)
+    found = mixed(tree, scene, promised)
     if found is not None:
         trial.problem(f"{when}: {found[0]}", found[1])
 
 
-def _mixed(tree: Tree, scene: Scene, promised: Guarantee) -> tuple[str, Capability] | None:
+def mixed(tree: Tree, scene: Scene, promised: Guarantee) -> tuple[str, Capability] | None:
     """What is wrong with a tree that is in between; None if that may be."""
     if tree in (scene.old, scene.new):
         return None

@@ -125,5 +125,5 @@ class Process:
         try:
             yield
         finally:
-            gc.collect()
+            gc.collect(1)  # what is young: transactions that a dead process held in cycles
             seams.end_of_process()
