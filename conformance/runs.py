@@ -1,0 +1,141 @@
+"""Our own runs of the suite: every strategy on every kind of storage that this machine can have.
+
+``python conformance/runs.py quick`` (``ci``, ``standard``, ``exhaustive``) runs all; ``--only s3,tx-s3`` some.
+Reports go to ``--report DIR``; ``--docs`` writes the table of `docs/reference/conformance.md`.
+Servers are started on 127.0.0.1 and stopped again; they come from ``tests/servers/install.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from fstx_conformance.report import write  # noqa: E402
+from fstx_conformance.report.text import matrix, promises, told  # noqa: E402
+from fstx_conformance.results import Result, Verdict  # noqa: E402
+from fstx_conformance.run import run  # noqa: E402
+from fstx_conformance.subjects import Subject, subject_of  # noqa: E402
+
+Make = Callable[[ExitStack, Path], Subject]
+MARKS = ("<!-- runs: begin -->", "<!-- runs: end -->")
+
+
+def _local(name: str, **options: object) -> Make:
+    return lambda stack, folder: subject_of(str(folder / "local"), name=name, **options)
+
+
+def _tx_local(stack: ExitStack, folder: Path) -> Subject:
+    return subject_of(f"tx::{folder / 'datasets'}", name="tx:: on local")
+
+
+def _server(kind: str, chained: bool) -> Make:
+    def make(stack: ExitStack, folder: Path) -> Subject:
+        from support import emulators
+
+        logs = folder / f"logs-{kind}"
+        logs.mkdir(exist_ok=True)
+        emulator = getattr(emulators, kind)(logs)
+        stack.callback(emulator.server.stop)
+        place = stack.enter_context(emulator.place())
+        url = f"{place.url}/probe"
+        scheme = url.partition(":")[0]
+        name = f"tx:: on {scheme} ({_TITLES[kind]})" if chained else f"{scheme} ({_TITLES[kind]})"
+        return subject_of(f"tx::{url}" if chained else url, name=name, **place.options)
+
+    return make
+
+
+_TITLES = {"S3": "ministack", "GCS": "own server", "Azure": "azurite"}
+SUBJECTS: dict[str, Make] = {
+    "local": _local("local"),
+    "local-without-exchange": _local("local, no exchange", exchange=False),
+    "tx-local": _tx_local,
+    "memory": lambda stack, folder: subject_of("memory://probe", name="memory"),
+    "tx-memory": lambda stack, folder: subject_of("tx::memory://probe", name="tx:: on memory"),
+    "s3": _server("S3", False),
+    "tx-s3": _server("S3", True),
+    "gcs": _server("GCS", False),
+    "tx-gcs": _server("GCS", True),
+    "azure": _server("Azure", False),
+    "tx-azure": _server("Azure", True),
+}
+
+PROFILES = {"local": "standard", "tx-s3": "standard", "s3": "standard"}
+"""What CI runs in more than ``quick``."""
+
+
+@contextlib.contextmanager
+def opened(key: str, folder: Path) -> Iterator[Subject]:
+    """A subject, with its server for as long as it is needed."""
+    with ExitStack() as stack:
+        subject = SUBJECTS[key](stack, folder)
+        try:
+            yield subject
+        finally:
+            subject.close()
+
+
+def run_one(key: str, profile: str, seed: int) -> Result:
+    """One subject, to a result."""
+    with (
+        tempfile.TemporaryDirectory(prefix="fstx-conformance-") as place,
+        opened(key, Path(place)) as subject,
+    ):
+        gc.collect()
+        gc.freeze()
+        return run(
+            subject,
+            profile=profile,
+            seed=seed,
+            command=f"python conformance/runs.py {profile} --only {key} --seed {seed}",
+        )
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("profile", nargs="?", default="quick", help="or ci: as CI runs them")
+    parser.add_argument("--only", default=",".join(SUBJECTS), help="keys, with commas between")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--report", type=Path, help="a directory for JSON, JUnit and the page")
+    parser.add_argument("--docs", action="store_true", help="write the table of the documentation")
+    given = parser.parse_args()
+    results = []
+    for key in given.only.split(","):
+        profile = PROFILES.get(key, "quick") if given.profile == "ci" else given.profile
+        result = run_one(key, profile, given.seed)
+        results.append(result)
+        print(f"{result.subject}: {result.verdict.value} ({profile}, {result.seconds:.0f} s)")
+        if result.verdict not in (Verdict.PASS, Verdict.NOT_APPLICABLE):
+            print(told(result))
+        sys.stdout.flush()
+    print(matrix(results))
+    if given.report is not None:
+        write(results, given.report)
+    if given.docs:
+        _document(results)
+    return 0 if all(r.verdict is Verdict.PASS for r in results) else 1
+
+
+def _document(results: list[Result]) -> None:
+    page = ROOT / "docs" / "reference" / "conformance.md"
+    text = page.read_text(encoding="utf-8")
+    head, rest = text.split(MARKS[0])
+    _, tail = rest.split(MARKS[1])
+    page.write_text(
+        f"{head}{MARKS[0]}\n{matrix(results)}\n{promises(results)}\n{MARKS[1]}{tail}",
+        encoding="utf-8",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
