@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
 
-from fstx_conformance.report.markup import Markup, code, joined, tag
+from fstx_conformance.report.markup import Markup, joined, tag
 from fstx_conformance.report.subject import subject
 from fstx_conformance.report.text import used
 from fstx_conformance.report.verdicts import matrix_cell, verdict, word
@@ -118,12 +118,8 @@ def _legend() -> Markup:
         tag("dl", rows, untested, class_="facts"),
         tag(
             "p",
-            "Rules are those of the specification of fstx; a replay line shows a failure again. "
-            "The same result for programs lies beside this page: ",
-            code("report.json"),
-            ", ",
-            code("report.xml"),
-            ".",
+            "Rules are those of the specification of fstx; a replay line shows a failure again. The same for "
+            "programs lies beside this page, as JSON and as JUnit XML.",
             class_="soft small",
         ),
     )
