@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import time
 import traceback
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable
 from fstx.errors import TransactionError, UsageError
 from fstx.types import Capability, Guarantee
 from fstx_conformance.cases import PROFILES, Case, cases
-from fstx_conformance.lab import Lab, NotApplicable
+from fstx_conformance.lab import Enough, Lab, NotApplicable
 from fstx_conformance.report.environment import environment
 from fstx_conformance.results import CaseResult, Level, PromiseRow, Result, Verdict
 from fstx_conformance.rules import every
@@ -31,6 +32,7 @@ def run(
     replay: Schedule | None = None,
     progress: Progress = lambda case, text: None,
     command: str = "",
+    first: bool = False,
 ) -> Result:
     """Run the cases of a profile over a subject.
 
@@ -50,6 +52,8 @@ def run(
         Is told the case and what it does.
     command
         For the report.
+    first
+        Whether the run ends at the first failure.
 
     Raises
     ------
@@ -58,11 +62,18 @@ def run(
     """
     if profile not in PROFILES:
         raise UsageError(f"profile={profile!r}; it is one of {', '.join(PROFILES)}")
-    whole = replay is None and not tuple(only)
+    whole = replay is None and not tuple(only) and not first
     account = Account(subject, profile, seed)
     for case in chosen(profile, tuple(only), replay):
         progress(case.id, case.title)
-        account.run(case, replay, lambda text, case=case: progress(case.id, text))  # type: ignore[misc]
+        found = account.run(
+            case,
+            replay,
+            lambda text, case=case: progress(case.id, text),  # type: ignore[misc]
+            first=first,
+        )
+        if first and found.verdict is Verdict.FAIL:
+            break
     return account.result(whole=whole, command=command)
 
 
@@ -82,9 +93,11 @@ class Account:
         case: Case,
         replay: Schedule | None = None,
         progress: Callable[[str], object] = lambda text: None,
+        *,
+        first: bool = False,
     ) -> CaseResult:
-        """Run one case; what it came to is noted."""
-        lab = Lab(self.subject, case.id, self.profile, self.seed, replay, progress=progress)
+        """Run one case, if `first` to its first failure; what it came to is noted."""
+        lab = Lab(self.subject, case.id, self.profile, self.seed, replay, progress, first)
         result = _run_case(case, lab)
         self.found.append(result)
         self.seen += lab.seen
@@ -151,11 +164,14 @@ def _run_case(case: Case, lab: Lab) -> CaseResult:
         case.run(lab)
     except NotApplicable as told:
         verdict, reason = Verdict.NOT_APPLICABLE, str(told)
+    except Enough:
+        pass
     except Exception as error:  # noqa: BLE001 - a case that can't go on is a failure of what it tests
-        lab.problem(
-            f"{type(error).__name__}: {error}",
-            history=traceback.format_exc().splitlines()[-30:],
-        )
+        with contextlib.suppress(Enough):
+            lab.problem(
+                f"{type(error).__name__}: {error}",
+                history=traceback.format_exc().splitlines()[-30:],
+            )
     finally:
         gc.unfreeze()
     if lab.failures:
