@@ -9,13 +9,13 @@ import pytest
 import fstx
 from support.emulators import FilePlace, Sshd
 from support.filejobs import backend
-from support.filetests import FileTests
+from support.filetests import LeaseTests
 from support.trees import plant, tree
 
 pytestmark = pytest.mark.xdist_group("sshd")
 
 
-class TestSshd(FileTests):
+class TestSshd(LeaseTests):
     """OpenSSH."""
 
     first, stride = 2, 9

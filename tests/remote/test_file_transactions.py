@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from support.emulators import FilePlace, OwnSftp
-from support.filetests import FileTests
+from support.filetests import LeaseTests
 
 
-class TestAsyncssh(FileTests):
+class TestAsyncssh(LeaseTests):
     """asyncssh's server."""
 
     stride = 8

@@ -100,7 +100,7 @@ def dying(place: FilePlace, **faults: Any) -> DyingOps:
 
 
 def killed_at(scene: Scene, place: FilePlace, k: int) -> str | None:
-    """Run a scene in a process that dies at its k-th changing call; that call, or None where it did not die."""
+    """Run a scene in a process that dies at its k-th changing call; that call, None if it lived."""
     ops = dying(place, kill_at=k)
     try:
         scene.run(place, ops)
@@ -166,3 +166,40 @@ def wait_for(condition: Callable[[], Any], what: str, limit_s: float = 60.0) -> 
             return value
         time.sleep(0.02)
     raise AssertionError(f"{what} did not come about within {limit_s:.0f} s")
+
+
+def stall_and_go_on(arguments: list[str]) -> None:
+    """A process on "another host" that stops at its k-th changing call, and goes on when it is told to.
+
+    It writes what became of its commit.
+    """
+    import signal
+
+    from fstx.ops import remote
+
+    remote.platform.node = lambda: "another host"  # type: ignore[assignment]
+    kind, url, k, result, *options = arguments
+    place = FilePlace(kind, url, parse(options), Path(), 0)
+    ops = DyingOps(
+        calls_of(place), kill_at=int(k), before=lambda: os.kill(os.getpid(), signal.SIGSTOP)
+    )
+    said = "committed"
+    try:
+        with begin(backend(place, "t", ops=ops)) as tx:
+            tx.stage("a", b"A")
+            tx.stage("only", b"A")
+    except fstx.TransactionError as error:
+        said = error.outcome or "refused"
+    if len(ops.calls) < int(k):
+        said += " unstopped"
+    Path(result).write_text(said)
+
+
+def stopped_or_done(pid: int, result: Path) -> Callable[[], bool]:
+    """Asks whether a process is stopped, or has written its result."""
+
+    def ask() -> bool:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state == "T" or result.exists()
+
+    return ask
