@@ -15,11 +15,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from fstx import seams
 from fstx_conformance.injector import Call, History, Injector, Killed
 from fstx_conformance.schedule import Fault
+
+T = TypeVar("T")
 
 _HANG_S = 120.0
 _PAUSES = 2000
@@ -203,6 +205,11 @@ def in_order(threads: Sequence[threading.Thread] = ()) -> Iterator[None]:
         ThreadPoolExecutor.submit = before  # type: ignore[method-assign]
 
 
+def elsewhere(work: Callable[[], T]) -> T:
+    """Do something in a context of its own: within a call of one process, as another one."""
+    return contextvars.Context().run(work)
+
+
 def step(injector: Injector, name: str) -> None:
     """A numbered call that does nothing: where agents can be switched on storage without a seam."""
     injector.call(Call("step", name, _nothing, False, _nothing, RuntimeError))
@@ -244,4 +251,4 @@ def switches(counts: dict[str, int], limit: int, start: float = 0.0) -> Iterator
         )
 
 
-__all__ = ["Agent", "HangError", "Turns", "in_order", "step", "switches"]
+__all__ = ["Agent", "HangError", "Turns", "elsewhere", "in_order", "step", "switches"]
