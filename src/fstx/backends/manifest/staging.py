@@ -286,6 +286,11 @@ class ObjectStager:
         return f"<stager of transaction {self.txid[:12]} at {self.store.url}{where}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if not self.store.probe().shared:
+            raise TypeError(
+                f"{self.store.url} can't be staged to from another process, which does not see it; use "
+                "a thread scheduler or a target on storage"
+            )
         return (_stager, (self.store, self.txid, self.prefix, self.joined, self.strip))
 
     def stage(self, path: str, data: Data, /, *, publisher: bool = False) -> StagedObject:
