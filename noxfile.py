@@ -32,7 +32,6 @@ WINDOWS = (
     "tests/unit/backends/test_errors.py",
     "tests/unit/backends/test_memory.py",
     "tests/unit/stores/test_local.py",
-    "tests/unit/test_paths.py",
 )
 CODE = ("src", "conformance", "tests", "benchmarks", "noxfile.py")
 

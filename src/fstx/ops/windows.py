@@ -99,14 +99,18 @@ class WindowsOps:
     # --- files -------------------------------------------------------------------------------
 
     def open_again(self, path: str) -> BinaryIO:
-        return self._retry(
-            lambda: self._crt.open(path, "r+b"), hopeless=lambda: self._is_tree(path)
-        )
+        return self._open_file(lambda: self._crt.open(path, "r+b"), path)
 
     def open_read(self, path: str) -> BinaryIO:
-        return self._retry(
-            lambda: self._crt.open_shared(path), hopeless=lambda: self._is_tree(path)
-        )
+        return self._open_file(lambda: self._crt.open_shared(path), path)
+
+    def _open_file(self, call: Callable[[], BinaryIO], path: str) -> BinaryIO:
+        try:
+            return self._retry(call, hopeless=lambda: self._is_tree(path))
+        except PermissionError as error:
+            if not self._is_tree(path):
+                raise
+            raise IsADirectoryError(errno.EISDIR, "is a directory", path) from error
 
     def open_new(self, path: str) -> BinaryIO:
         _check_name(path)

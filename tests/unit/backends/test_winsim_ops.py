@@ -193,6 +193,14 @@ def test_reader_that_leaves(pc: Machine) -> None:
     assert 0.4 <= pc.clock.now_s < 1.0
 
 
+@pytest.mark.parametrize("call", ["open_read", "open_again"])
+def test_directories_are_told_from_refusals(pc: Machine, call: str) -> None:
+    """Reading a directory is "no such file" to callers, at once, and never "denied"."""
+    with pytest.raises(IsADirectoryError):
+        getattr(pc.ops, call)(pc.at("e"))
+    assert pc.clock.pauses == []
+
+
 # --- causes that stay ----------------------------------------------------------------------------
 
 
