@@ -6,6 +6,7 @@ import contextlib
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
