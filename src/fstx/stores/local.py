@@ -117,9 +117,15 @@ class LocalStore:
         parents = set()
         for key in keys:
             path = self._path(key)
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            try:
                 self._files.unlink(path)
-                parents.add(os.path.dirname(key))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError:
+                if not os.path.isdir(path):  # a directory is no object, so none has this key
+                    raise
+                continue
+            parents.add(os.path.dirname(key))
         for parent in sorted(parents):
             # The entry goes for good only with its directory's sync; a file that comes back after a
             # loss of power is garbage, not damage, but "deleted" should mean it.

@@ -55,6 +55,13 @@ def test_objects_come_and_go(store: LocalStore) -> None:
             store.get(key)
 
 
+def test_a_directory_is_no_object_to_delete(store: LocalStore) -> None:
+    """The name of a directory is an absent key: deleting it is no error and touches nothing below."""
+    store.put("log/1", b"x")
+    store.delete(["log", "log/1/2"])
+    assert store.get("log/1") == b"x"
+
+
 def test_listings_are_sorted_by_key(store: LocalStore) -> None:
     """Protects callers that take the last key for the greatest: '.' and '-' sort before '/'."""
     keys = ["a/b", "a.b", "a-b", "a/c/d", "a0", "ä", "z/é"]
