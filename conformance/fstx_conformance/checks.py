@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -69,3 +70,23 @@ def opened(tx: Any, path: str) -> None:
 def reads_none(lab: Lab, tx: Any, path: str, what: str) -> None:
     """A problem, if the transaction reads anything there."""
     refused(lab, FileNotFoundError, lambda: tx.read(path), f"read of {what}")
+
+
+def together(calls: list[Callable[[], object]]) -> list[BaseException | None]:
+    """Call all of them at once; what each raised."""
+    found: list[BaseException | None] = [None] * len(calls)
+    gate = threading.Barrier(len(calls))
+
+    def run(n: int) -> None:
+        gate.wait(60)
+        try:
+            calls[n]()
+        except BaseException as error:  # noqa: BLE001 - told to the caller
+            found[n] = error
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found

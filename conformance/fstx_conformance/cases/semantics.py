@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,7 +17,17 @@ from fstx.errors import (
 )
 from fstx.types import Capability, Durability, Mode, OutcomeState
 from fstx_conformance.cases import case
-from fstx_conformance.checks import MODES, OLD, create, opened, place, reads_none, refused, same
+from fstx_conformance.checks import (
+    MODES,
+    OLD,
+    create,
+    opened,
+    place,
+    reads_none,
+    refused,
+    same,
+    together,
+)
 from fstx_conformance.lab import Lab, NotApplicable
 from fstx_conformance.results import Level
 from fstx_conformance.scenes import BIG, text
@@ -120,7 +129,7 @@ def create_once(lab: Lab) -> None:
         refused(lab, TargetExistsError, lambda: create(room, b"x"), "create of what is there")
         same(lab, room, OLD, "after a refused creation")
     with place(lab, {}) as room:
-        found = _together([partial(create, room, b"writer %d" % n) for n in range(5)])
+        found = together([partial(create, room, b"writer %d" % n) for n in range(5)])
         won = [n for n, error in enumerate(found) if error is None]
         lab.seen["committed"] += len(won)
         lab.check(len(won) == 1, f"of 5 that create one target {len(won)} were told that they did")
@@ -132,26 +141,6 @@ def create_once(lab: Lab) -> None:
                 )
         if len(won) == 1:
             same(lab, room, {"a": b"writer %d" % won[0], "n/b": b"2"}, "after the race")
-
-
-def _together(calls: list[Callable[[], object]]) -> list[BaseException | None]:
-    """Call all of them at once; what each raised."""
-    found: list[BaseException | None] = [None] * len(calls)
-    gate = threading.Barrier(len(calls))
-
-    def run(n: int) -> None:
-        gate.wait(60)
-        try:
-            calls[n]()
-        except BaseException as error:  # noqa: BLE001 - told to the caller
-            found[n] = error
-
-    threads = [threading.Thread(target=run, args=(n,)) for n in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found
 
 
 @case(Level.SEMANTICS, "conflict", "BACKEND-21", sees=("conflict", "committed"))
