@@ -70,7 +70,7 @@ class Lab:
     def __post_init__(self) -> None:
         self.rng = random.Random(f"{self.seed} {self.case}")
         self._leftovers = False
-        self._counts: dict[tuple[str, str, str, str], int] = {}
+        self._quiet: dict[tuple[str, Fault | None], Trial] = {}
 
     # --- places --------------------------------------------------------------------------------------
 
@@ -148,11 +148,12 @@ class Lab:
         *,
         hooks: dict[str, Any] | None = None,
         leftovers: bool = False,
+        watch: bool = False,
     ) -> Trial:
         """One trial in a fresh room; what it finds is noted, with the shortest schedule that shows it."""
 
         def run(room: Room, told: Schedule) -> Trial:
-            return run_trial(room, scene, told, hooks=hooks, leftovers=leftovers)
+            return run_trial(room, scene, told, hooks=hooks, leftovers=leftovers, watch=watch)
 
         return self.experiment(scene.name, schedule, run)
 
@@ -237,7 +238,8 @@ class Lab:
     ) -> None:
         """Each action at call number k, k = 1, 2, ... until a run ends without the fault.
 
-        Where the budget does not allow all, numbers are left out evenly, from a start drawn by the seed.
+        Where the budget does not allow all, numbers are left out evenly, from a start drawn by the seed; but
+        not those of calls by which what readers find becomes another.
         `first`: a fault that comes before, so that the swept one meets a recovery.
         """
         if self.replay is not None:
@@ -276,10 +278,12 @@ class Lab:
         hooks: dict[str, Any] | None,
         each: int,
     ) -> None:
-        count = self._count(scene, op, agent, first, hooks)
-        step = max(1, -(-count // each))
+        count, moments = self._numbers(scene, op, agent, first, hooks)
+        some = self._some(moments, (each + 1) // 2)
+        step = max(1, -(-count // max(1, each - len(some))))
         start = 1 + self.rng.randrange(step)
-        for k in range(start, count + step, step):
+        numbers = {*range(start, count + step, step), *some}
+        for k in sorted(numbers):
             fault = Fault(op, k, action, agent=agent, sticky=sticky)
             faults = (first, fault) if first is not None else (fault,)
             found = self.trial(
@@ -287,6 +291,13 @@ class Lab:
             )
             if not found.fired[action] and agent == "writer":
                 break
+
+    def _some(self, moments: dict[int, bool], limit: int) -> list[int]:
+        """The moments that must not be, and as many of the others as the limit allows."""
+        bad = [k for k, must_not_be in moments.items() if must_not_be][:limit]
+        rest = [k for k in moments if k not in bad]
+        self.rng.shuffle(rest)
+        return bad + rest[: max(0, limit - len(bad))]
 
     def _count(
         self,
@@ -296,16 +307,37 @@ class Lab:
         first: Fault | None,
         hooks: dict[str, Any] | None,
     ) -> int:
-        """How many calls a run of the scene makes that `op` means; asked once."""
-        known = (scene.name, op, agent, str(first))
-        if known in self._counts:
-            return self._counts[known]
+        """How many calls a run of the scene makes that `op` means."""
+        return self._numbers(scene, op, agent, first, hooks)[0]
+
+    def _numbers(
+        self,
+        scene: Scene,
+        op: str,
+        agent: str,
+        first: Fault | None,
+        hooks: dict[str, Any] | None,
+    ) -> tuple[int, dict[int, bool]]:
+        """How many calls of a run `op` means, and the numbers of those about which readers' finds change."""
         faults = () if first is None else (first,)
-        quiet = self.trial(
-            scene, Schedule(faults, self.seed), hooks=hooks, leftovers=self._leftovers
-        )
+        known = (scene.name, first)
+        if known not in self._quiet or hooks is not None:
+            self._quiet[known] = self.trial(
+                scene,
+                Schedule(faults, self.seed),
+                hooks=hooks,
+                leftovers=self._leftovers,
+                watch=first is None,
+            )
+        quiet = self._quiet[known]
         names = quiet.calls.get(agent, [])
         probe = Fault(op, 1, "fail", agent=agent)
-        count = sum(probe.matches(agent, name, key, changing) for name, key, changing in names)
-        self._counts[known] = count
-        return count
+        meant = [
+            i for i, (name, key, ch) in enumerate(names) if probe.matches(agent, name, key, ch)
+        ]
+        moments: dict[int, bool] = {}
+        for number, bad in quiet.moments if agent == "writer" else ():
+            k = sum(i <= number for i in meant)
+            moments[k] = moments.get(k, False) or bad
+            moments[k + 1] = moments.get(k + 1, False) or bad
+        return len(meant), {k: bad for k, bad in moments.items() if 0 < k <= len(meant)}

@@ -21,7 +21,7 @@ from fstx.errors import (
     TransactionError,
 )
 from fstx.types import Capability, Guarantee, OutcomeState
-from fstx_conformance.injector import History, Injector, Killed
+from fstx_conformance.injector import Call, History, Injector, Killed
 from fstx_conformance.scenes import FRESH, Scene, stage_all
 from fstx_conformance.schedule import Fault, Schedule
 from fstx_conformance.subjects.base import Process, Room, Tree
@@ -57,6 +57,7 @@ class Trial:
         default_factory=dict
     )  # fired faults, by the name of their call
     promised: Guarantee | None = None
+    moments: list[tuple[int, bool]] = field(default_factory=list)  # see `_watch`
 
     def problem(self, text: str, *broken: Capability) -> None:
         """Something does not hold; the promises that it breaks."""
@@ -111,12 +112,15 @@ def run_trial(
     *,
     hooks: dict[str, Any] | None = None,
     leftovers: bool = True,
+    watch: bool = False,
 ) -> Trial:
-    """One trial in a fresh room."""
+    """One trial in a fresh room; if asked with a reader who looks after each call."""
     trial = Trial(scene, schedule)
     with Process.alone():
         promised = trial.promised = prepare(room, scene)
     process = Injector(schedule.faults, history=trial.history, hooks=hooks)
+    if watch and room.passive:
+        _watch(room, trial, process, promised)
     try:
         _go(room, trial, process, promised, leftovers)
     except Exception as error:  # noqa: BLE001 - readers, recoverers and the next writer meet no fault
@@ -144,6 +148,28 @@ def _go(room: Room, trial: Trial, process: Injector, promised: Guarantee, leftov
         look(room, trial, told, promised, "after late requests")
     settle(room, trial, told, promised)
     afterwards(room, trial, told, leftovers=leftovers)
+
+
+def _watch(room: Room, trial: Trial, process: Injector, promised: Guarantee) -> None:
+    """Note the calls after which readers find something else, and whether that must not be."""
+    last: list[Tree | None] = [trial.scene.old]
+    seen = [0]
+
+    def look_again(call: Call) -> None:
+        if process.changes == seen[0]:
+            return
+        seen[0] = process.changes
+        try:
+            tree: Tree | None = room.read()
+        except Exception:  # noqa: BLE001 - a reader who can't read is worth a trial of its own
+            tree = None
+        if tree != last[0]:
+            last[0] = tree
+            number = max(i for i, (_, _, changing) in enumerate(process.names) if changing)
+            bad = tree is None or mixed(tree, trial.scene, promised) is not None
+            trial.moments.append((number, bad))
+
+    process.before = look_again
 
 
 def _note(trial: Trial, process: Injector) -> None:

@@ -11,10 +11,18 @@ from fstx_conformance.broken.over import OverOps
 
 
 class _Free:
-    """A lock that nobody holds."""
+    """A lock that anybody gets."""
+
+    def __init__(self, ops: Any, path: str) -> None:
+        self._ops, self._path = ops, path
 
     def release(self) -> None:
-        """Nothing."""
+        """The file goes, as with a lock."""
+        if self._ops.lstat(self._path) is not None:
+            self._ops.unlink(self._path)
+
+    def forget(self) -> None:
+        """The file stays, as after a crash."""
 
 
 class NoLocks(OverOps):
@@ -25,7 +33,7 @@ class NoLocks(OverOps):
         if self.inner.lstat(path) is None:
             with self.inner.open_new(path):
                 pass
-        return _Free()
+        return _Free(self.inner, path)
 
 
 class TwoRenames(OverOps):

@@ -27,6 +27,7 @@ class Room(ABC):
     """One fresh place with one target. Closing it removes all that is in it."""
 
     url: str
+    passive: bool = False  # `read` changes nothing, also while a writer is under way
 
     # --- to be filled in ----------------------------------------------------------------------------
 

@@ -105,6 +105,7 @@ class HookRoom(SchemeRoom):
     def __init__(self, url: str, hooks: Hooks) -> None:
         super().__init__(url, hooks.options)
         self._hooks = hooks
+        self.passive = hooks.read is not None
         self._ops: dict[int, list[FaultOps]] = {}
 
     def open(self, process: Injector | None = None) -> Backend:

@@ -119,6 +119,8 @@ class LocalSubject(Subject):
 class LocalRoom(Room):
     """A directory with the target ``t`` in it."""
 
+    passive = True
+
     def __init__(self, folder: str, make: Any, exchange: bool) -> None:
         self.folder, self._make, self._exchange = folder, make, exchange
         self.url = os.path.join(folder, TARGET)
@@ -210,6 +212,8 @@ class MemorySubject(Subject):
 class MemoryRoom(Room):
     """A prefix in memory."""
 
+    passive = True
+
     def __init__(self, url: str) -> None:
         self._top = url
         self.url = f"{url}/{TARGET}"
@@ -275,6 +279,8 @@ class DatasetSubject(Subject):
 
 class DatasetRoom(Room):
     """A dataset of its own."""
+
+    passive = True
 
     def __init__(self, url: str, options: dict[str, Any]) -> None:
         self._inner, self._options = url, options
@@ -365,6 +371,8 @@ class PlainSubject(Subject):
 
 class PlainRoom(Room):
     """A prefix with the target ``t`` in it."""
+
+    passive = True
 
     def __init__(self, url: str, options: dict[str, Any]) -> None:
         self._top, self._options = url, options
