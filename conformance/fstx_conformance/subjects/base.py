@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -106,7 +107,7 @@ class Subject(ABC):
 
     def replay_line(self, schedule: str) -> str:
         """The command that runs a schedule again."""
-        return f'fstx conformance run {self.url} --replay "{schedule}"'
+        return f"fstx conformance run {self.url} --replay {shlex.quote(schedule)}"
 
     def close(self) -> None:  # noqa: B027 - nothing, by default
         """Remove what all rooms left, and the prefix."""
