@@ -82,16 +82,16 @@ def test_versions_promise_what_windows_keeps(tmp_path: Path) -> None:
     assert fstx.Capability.ATOMIC_SET in promised
 
 
-def test_versions_refuse_names(tmp_path: Path) -> None:
-    """A path whose object no program could open is refused; objects that share one have no such name."""
+def test_names_of_devices(tmp_path: Path) -> None:
+    """A large object that no program could open by its name is refused; other names are spelled safely."""
     url = f"tx::{tmp_path.as_posix()}/d"
     large = b"x" * (5 << 20)
+    with pytest.raises(fstx.PathError, match="device"), fstx.begin(url) as tx:
+        tx.stage("aux.b", large)
     with fstx.begin(url) as tx:
-        tx.stage("aux.a", b"small")
-        tx.stage("s/aux.c", large)  # below a directory the object's name begins with that
-        with pytest.raises(fstx.PathError, match="device"):
-            tx.stage("aux.b", large)
-        tx.stage("d?", large)  # spelled otherwise
+        tx.stage("aux.a", b"small")  # shares an object
+        tx.stage("s/aux.c", large)
+        tx.stage("d?", large)
     fs, path = fsspec.core.url_to_fs(url)
     assert fs.cat_file(f"{path}/aux.a") == b"small"
     assert sorted(p.removeprefix(path) for p in fs.find(path)) == ["/aux.a", "/d?", "/s/aux.c"]
