@@ -45,6 +45,8 @@ _CROWD = 16
 @contextlib.contextmanager
 def fresh(lab: Lab) -> Iterator[Store]:
     """An empty store of the kind that the subject's transactions are kept in."""
+    if lab.subject.seam in ("ops", "none"):
+        raise NotApplicable(_why(lab))
     lab.runs += 1
     with lab.room() as room:
         whole = raw.store_of(room)

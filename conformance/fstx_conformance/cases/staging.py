@@ -215,7 +215,7 @@ def remote_staging(lab: Lab) -> None:
             lab.seen["aborted"] += 1
             return
         told = pickle.dumps(sys.path) + pickle.dumps(tx.stager())
-        worker = [sys.executable, "-c", _WORKER]
+        worker = [sys.executable, "-P", "-c", _WORKER]
         done = subprocess.run(worker, input=told, capture_output=True, timeout=120, check=False)
         if done.returncode:
             tx.rollback()
