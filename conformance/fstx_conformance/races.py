@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -297,6 +297,37 @@ def races(lab: Lab, listed: Iterable[Race], share: float = 1.0) -> None:
             lab.experiment(race.name, Schedule(faults, lab.seed), partial(_run, race))
     if not lab.failures:
         lab.kept.add(Capability.CONFLICT_DETECTED)
+
+
+def at_each_call(
+    lab: Lab,
+    name: str,
+    run: Callable[[Room, Schedule], Trial],
+    faults: Callable[[int], tuple[Fault, ...]],
+    *,
+    limit: int,
+    agent: str = "writer",
+    op: str = "*",
+    first: tuple[Fault, ...] = (),
+) -> None:
+    """Something at each call of an agent, or at `limit` of them, spread evenly.
+
+    `first`: what has happened before; calls up to that are left out.
+    """
+    if lab.replay is not None:
+        if lab.replay.scene in ("", name):
+            lab.experiment(name, lab.replay, run)
+        return
+    quiet = lab.experiment(name, Schedule(first, lab.seed), run)
+    probe = Fault(op, 1, "fail", agent=agent)
+    calls = [c for c in quiet.calls.get(agent, []) if probe.matches(agent, *c)]
+    begin = 1
+    for fault in first:
+        begin += next((i for i, c in enumerate(calls) if fault.matches(agent, *c)), 0) + 1
+    count = len(calls) - begin + 1
+    for n in range(min(count, limit)):
+        k = begin + int((n + lab.rng.random()) * count / min(count, limit))
+        lab.experiment(name, Schedule(faults(k), lab.seed), run)
 
 
 def _run(race: Race, room: Room, schedule: Schedule) -> Trial:

@@ -1,0 +1,149 @@
+"""Level "fencing": writers that are taken for dead and go on, and collections while others work."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from fstx_conformance.cases import case
+from fstx_conformance.collections import MEETINGS, Meeting, meet
+from fstx_conformance.fences import Fence, run_fence
+from fstx_conformance.lab import Lab, NotApplicable
+from fstx_conformance.races import at_each_call
+from fstx_conformance.results import Level
+from fstx_conformance.scenes import Scene
+from fstx_conformance.schedule import Fault, Schedule
+from fstx_conformance.turns import switches
+
+_SEAMS = ("ops", "store", "files")
+_RULES = ("BACKEND-40", "BACKEND-25", "BACKEND-30", "RECOVER-1", "LOG-5", "EFFECT-6")
+_PUT = Fault("put_new", 1, "late", key="log/*")
+
+
+# --- fences ---------------------------------------------------------------------------------------------
+
+
+@case(
+    Level.FENCING, "fenced", *_RULES, fires=("fence",), sees=("committed", "fenced"), seams=_SEAMS
+)
+def fenced(lab: Lab) -> None:
+    """Taken for dead and settled at each call, a writer goes on: what recovery said stays."""
+    _sweep(lab, lab.scenes("create", "update", "replace", "index"), Fence(), 0.5)
+
+
+@case(
+    Level.FENCING,
+    "fenced-and-overtaken",
+    *_RULES,
+    "BACKEND-21",
+    fires=("fence",),
+    sees=("committed", "fenced"),
+    seams=_SEAMS,
+)
+def overtaken(lab: Lab) -> None:
+    """The same, and another writer commits before it goes on: nothing of that is lost."""
+    _sweep(lab, lab.scenes("create", "update", "replace"), Fence(rival=True), 0.5)
+
+
+@case(
+    Level.FENCING,
+    "late-after-fence",
+    *_RULES,
+    "LOG-7",
+    "MANIFEST-10",
+    fires=("fence", "late"),
+    seams=("store",),
+)
+def late(lab: Lab) -> None:
+    """Its record is still under way when it is given up, and arrives afterwards: it counts no more."""
+    for scene in lab.scenes("update", "create", "index"):
+        for fence in (Fence(), Fence(rival=True)):
+            at_each_call(
+                lab,
+                f"{scene.name}{fence}",
+                partial(run_fence, scene, fence),
+                lambda k: (_PUT, Fault("*", k, "fence")),
+                first=(_PUT,),
+                limit=_limit(lab, 0.04),
+            )
+
+
+def _sweep(lab: Lab, scenes: list[Scene], fence: Fence, share: float) -> None:
+    for scene in scenes:
+        at_each_call(
+            lab,
+            f"{scene.name}{fence}",
+            partial(run_fence, scene, fence),
+            lambda k: (Fault("*", k, "fence"),),
+            limit=_limit(lab, share / len(scenes)),
+        )
+
+
+def _limit(lab: Lab, share: float) -> int:
+    return max(2, int(lab.budget * share))
+
+
+# --- collection -------------------------------------------------------------------------------------------
+
+
+@case(
+    Level.FENCING,
+    "collect",
+    "LOG-7",
+    "LOG-8",
+    "LOG-9",
+    "LOG-10",
+    "LOG-12",
+    "BACKEND-22",
+    "BACKEND-42",
+    fires=("switch",),
+    sees=("committed",),
+)
+def collect(lab: Lab) -> None:
+    """Collection at each call of a writer, of a reader that pins, of another one: nothing is missed."""
+    _meet(lab, [m for m in MEETINGS if not m.spare], 0.5)
+
+
+@case(
+    Level.FENCING,
+    "truncate",
+    "LOG-1",
+    "LOG-2",
+    "LOG-3",
+    "LOG-4",
+    "LOG-10",
+    "MANIFEST-4",
+    fires=("switch",),
+    sees=("committed",),
+)
+def truncate(lab: Lab) -> None:
+    """The log is cut off at each call of a writer, its put being under way or not: it is told the truth."""
+    meetings = [m for m in MEETINGS if m.spare]
+    _meet(lab, meetings, 0.4)
+    for meeting in meetings if lab.replay is None else ():
+        for action in ("late", "lost-reply"):
+            put = Fault("put_new", 1, action, key="log/*")
+            at_each_call(
+                lab,
+                meeting.name,
+                partial(meet, meeting),
+                lambda k, put=put: (put, Fault("*", k, "switch")),  # type: ignore[misc]
+                first=(put,),
+                limit=_limit(lab, 0.1),
+            )
+
+
+def _meet(lab: Lab, meetings: list[Meeting], share: float) -> None:
+    with lab.room() as room:
+        if not hasattr(room, "dataset"):
+            raise NotApplicable("the storage keeps no versions, so there is nothing to collect")
+    for meeting in meetings:
+        run = partial(meet, meeting)
+        if lab.replay is not None:
+            if lab.replay.scene in ("", meeting.name):
+                lab.experiment(meeting.name, lab.replay, run)
+            continue
+        quiet = lab.experiment(meeting.name, Schedule(seed=lab.seed), run)
+        counts = {name: len(calls) for name, calls in quiet.calls.items()}
+        limit = _limit(lab, share / len(meetings))
+        for faults in switches(counts, limit, lab.rng.random()):
+            lab.experiment(meeting.name, Schedule(faults, lab.seed), run)
