@@ -25,7 +25,7 @@ class TestSshd(LeaseTests):
         return sshd.place()
 
     def test_reasons(self, place: FilePlace) -> None:
-        """FILES-17: a refusal for which OpenSSH has no code comes out with the errno of its reason."""
+        """FILES-22: a refusal for which OpenSSH has no code comes out with the errno of its reason."""
         plant(place.root, {"f": b"1", "g": b"2", "full/f": b"3", "empty/": b""})
         ops = self.calls(place)
         home = str(place.root)

@@ -112,6 +112,16 @@ class FileTests:
             fstx.begin(place.at("t"), require="DURABLE", **place.options)
         assert tree(place.root) == {}
 
+    def test_what_is_wrong_is_told(self, place: FilePlace) -> None:
+        """FILES-17: an option that is not known and a server that does not answer are told as such."""
+        with pytest.raises(fstx.UsageError, match="nosuch"):
+            fstx.begin(place.at("t"), nosuch=1, **place.options)
+        closed = place.through(1)
+        with pytest.raises(fstx.StorageError, match="no connection"):
+            fstx.begin(closed.at("t"), **place.options)
+        with pytest.raises(fstx.PathError, match="names no host"):
+            fstx.begin(place.url.partition("://")[0] + ":///d/t", **place.options)
+
     def test_an_id_commits_once(self, place: FilePlace) -> None:
         """FILES-5: a second run with the id of a committed one learns it and changes nothing."""
         with fstx.begin(place.at("t"), id="job 1", **place.options) as tx:

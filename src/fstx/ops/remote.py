@@ -49,6 +49,28 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=forget_all)
 
 
+class Arrivals:
+    """Calls that came to this process by pickle: one connection for all tasks that bring the same.
+
+    `make` gets what `of` gets. The last few are kept.
+    """
+
+    def __init__(self, make: Callable[..., Any], keep: int = 8) -> None:
+        self._make, self._keep = make, keep
+        self._found: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    def of(self, host: str, options: dict[str, Any]) -> Any:
+        """The calls for these options, made at the first time."""
+        key = repr((host, sorted(options.items())))
+        with self._lock:
+            found = self._found.pop(key, None) or self._make(host, **options)
+            self._found[key] = found  # the newest is the last
+            while len(self._found) > self._keep:
+                self._found.pop(next(iter(self._found)))
+            return found
+
+
 class Files(Protocol):
     """What leases need of storage; a part of `fstx.ops.Ops`."""
 

@@ -18,9 +18,10 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, BinaryIO, TypeVar, cast
 
+from fstx.errors import UsageError
 from fstx.ops import FileKind, LockHandle, Stat
 from fstx.ops._sftpfile import SftpFile, kind_of, translated
-from fstx.ops.remote import BEAT_S, LEASE_S, LeasedLocks
+from fstx.ops.remote import BEAT_S, LEASE_S, Arrivals, LeasedLocks
 
 T = TypeVar("T")
 Call = Callable[[Any], Coroutine[Any, Any, T]]
@@ -122,6 +123,8 @@ class SftpOps:
             except BaseException:
                 _close(fs)
                 raise
+        except TypeError as error:
+            raise UsageError(f"{self.place}: sshfs does not take an option: {error}") from error
         except (asyncssh.PermissionDenied, PermissionError) as error:
             raise PermissionError(
                 errno.EACCES, "the server does not let this user in", self.place
@@ -392,8 +395,11 @@ class SftpOps:
         return OSError(number, f"{os.strerror(number)} ({error.strerror})", dst)
 
 
+_arrivals = Arrivals(SftpOps)
+
+
 def _make(host: str, options: dict[str, Any]) -> SftpOps:
-    return SftpOps(host, **options)
+    return cast(SftpOps, _arrivals.of(host, options))
 
 
 def _close(fs: Any) -> None:

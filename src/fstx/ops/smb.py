@@ -20,7 +20,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar, cast
 
+from fstx.errors import UsageError
 from fstx.ops._wincrt import StatLike
+from fstx.ops.remote import Arrivals
 from fstx.ops.windows import DENIED, SHARING, WindowsOps, winerror
 
 T = TypeVar("T")
@@ -158,6 +160,8 @@ class SmbCrt:
         with self._lock:
             try:
                 smbclient.register_session(self._host, **options)
+            except TypeError as error:
+                raise UsageError(f"smb://{self._host}: an option is not known: {error}") from error
             except Exception as error:
                 raise _unreachable(error, self._host) from error
         return options
@@ -378,8 +382,11 @@ def _looked_at(place: str, **options: Any) -> StatLike:
     )
 
 
+_arrivals = Arrivals(SmbOps)
+
+
 def _make(host: str, options: dict[str, Any]) -> SmbOps:
-    return SmbOps(host, **options)
+    return cast(SmbOps, _arrivals.of(host, options))
 
 
 def _disconnect(cache: dict[str, Any], pid: int) -> None:
