@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from typing import Any
@@ -18,7 +19,7 @@ class _Free:
 
     def release(self) -> None:
         """The file goes, as with a lock."""
-        if self._ops.lstat(self._path) is not None:
+        with contextlib.suppress(FileNotFoundError):
             self._ops.unlink(self._path)
 
     def forget(self) -> None:
@@ -30,9 +31,8 @@ class NoLocks(OverOps):
 
     def lock(self, path: str, *, wait_s: float) -> Any:
         """Held at once, by any number; the file is there as always."""
-        if self.inner.lstat(path) is None:
-            with self.inner.open_new(path):
-                pass
+        with contextlib.suppress(FileExistsError), self.inner.open_new(path):
+            pass
         return _Free(self.inner, path)
 
 
@@ -52,6 +52,8 @@ class CopyRename(OverOps):
 
     def rename(self, src: str, dst: str) -> None:
         """Piece by piece."""
+        if self.inner.lstat(src) is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), src)
         self._copy(src, dst)
         self._remove(src)
 

@@ -1,0 +1,366 @@
+"""The kill table: each broken backend fails at its level, and the right ones pass.
+
+``python -m fstx_conformance.broken.table`` runs all and prints the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fstx_conformance.broken import backends, calls, stores, unsynced
+from fstx_conformance.broken.over import Datasets, Local, Memory
+from fstx_conformance.results import Level, Result, Verdict
+from fstx_conformance.run import run
+from fstx_conformance.schedule import Schedule
+from fstx_conformance.subjects.base import Subject
+
+Make = Callable[[str], Subject]
+"""A subject; the argument is a directory of its own."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """One backend with one thing wrong.
+
+    Parameters
+    ----------
+    make
+        The subject.
+    level
+        Where it has to fail.
+    rules
+        Of which the failing case names at least one.
+    what
+        What it does, in one sentence.
+    profile
+        The least one in which it fails.
+    passes
+        Levels that its defect does not touch.
+    """
+
+    make: Make
+    level: Level
+    rules: tuple[str, ...]
+    what: str
+    profile: str = "quick"
+    passes: tuple[Level, ...] = ()
+
+
+def _local(**options: Any) -> Make:
+    return lambda folder: Local(folder, **options)
+
+
+def _dataset(**options: Any) -> Make:
+    return lambda folder: Datasets(_memory(folder, "tx::"), **options)
+
+
+def _in_memory(**options: Any) -> Make:
+    return lambda folder: Memory(_memory(folder), **options)
+
+
+def _memory(folder: str, chain: str = "") -> str:
+    return f"{chain}memory://{os.path.basename(folder)}"
+
+
+_NOT_CRASH = (Level.CRASH, Level.SCALE)
+_POWER = ("BACKEND-20", "BACKEND-35", "OPS-13")
+
+BROKEN: dict[str, Broken] = {
+    # --- power
+    "no sync of files": Broken(
+        _local(above=unsynced.NoFileSync),
+        Level.POWER,
+        _POWER,
+        "Contents are never synced.",
+        passes=_NOT_CRASH,
+    ),
+    "no sync of the staging directories": Broken(
+        _local(above=unsynced.NoStageSync),
+        Level.POWER,
+        _POWER,
+        "Directories of the staging area are never synced.",
+    ),
+    "no sync of the target's directories": Broken(
+        _local(above=unsynced.NoTargetSync),
+        Level.POWER,
+        _POWER,
+        "Directories of the target are never synced.",
+    ),
+    "sync before the write": Broken(
+        _local(above=unsynced.SyncBeforeWrite),
+        Level.POWER,
+        _POWER,
+        "A file is synced when it is made, not when it is written.",
+    ),
+    "sync after the rename": Broken(
+        _local(above=unsynced.RecordBeforeData),
+        Level.POWER,
+        _POWER,
+        "Staged contents are synced last, after the record that names them and the renames.",
+    ),
+    # --- put if absent
+    "lying put-if-absent": Broken(
+        _dataset(below=stores.Lying),
+        Level.ISOLATION,
+        ("BACKEND-21", "BACKEND-15"),
+        "Put-if-absent says that it was done, whatever is there, and overwrites it; no probe tries it.",
+        passes=(Level.CRASH, Level.SCALE, Level.HYGIENE),
+    ),
+    "racy put-if-absent": Broken(
+        _dataset(above=stores.Racy),
+        Level.ISOLATION,
+        ("BACKEND-21", "BACKEND-15"),
+        "Put-if-absent looks first and writes then.",
+        passes=(Level.CRASH, Level.SCALE, Level.HYGIENE),
+    ),
+    # --- names
+    "rename by copy": Broken(
+        _local(above=calls.CopyRename),
+        Level.CRASH,
+        ("BACKEND-18", "BACKEND-35"),
+        "A rename is a copy and a removal.",
+    ),
+    "exchange by renames": Broken(
+        _local(above=calls.TwoRenames),
+        Level.CRASH,
+        ("BACKEND-19", "BACKEND-35"),
+        "Two trees are exchanged by three renames, and no gap is promised.",
+        passes=(Level.SCALE,),
+    ),
+    "replace by unlink": Broken(
+        _local(above=calls.UnlinkFirst),
+        Level.CRASH,
+        ("BACKEND-19", "BACKEND-17"),
+        "A file is replaced by removing the old one first.",
+        passes=(Level.SCALE,),
+    ),
+    "locks for everybody": Broken(
+        _local(below=calls.NoLocks),
+        Level.ISOLATION,
+        ("BACKEND-21", "BACKEND-15", "CTRL-5"),
+        "Locks are given to everybody who asks.",
+        passes=(Level.SCALE,),
+    ),
+    # --- listing, uploads
+    "listing lag": Broken(
+        _dataset(below=stores.Lagging),
+        Level.CRASH,
+        ("BACKEND-35",),
+        "An object is listed only some requests after it was put.",
+    ),
+    "half an object": Broken(
+        _dataset(above=stores.Partial),
+        Level.CRASH,
+        ("BACKEND-17", "BACKEND-35"),
+        "An object is seen when half of it is uploaded.",
+        passes=(Level.SCALE,),
+    ),
+    "index first": Broken(
+        _dataset(above=stores.DataLast),
+        Level.CRASH,
+        ("BACKEND-18", "BACKEND-35"),
+        "The record that leads to the data is put before they are.",
+    ),
+    # --- answers
+    "blind retry": Broken(
+        _dataset(above=stores.BlindRetry),
+        Level.AMBIGUITY,
+        ("BACKEND-28", "BACKEND-24"),
+        "A request without an answer is made again, and the refusal by one's own object is believed.",
+        passes=(Level.SCALE, Level.CRASH),
+    ),
+    "rollback on unknown": Broken(
+        _dataset(above=stores.RollsBack),
+        Level.AMBIGUITY,
+        ("BACKEND-25", "BACKEND-26"),
+        "No answer counts as a refusal: the transaction is given up and its data deleted.",
+        passes=(Level.SCALE, Level.CRASH),
+    ),
+    "raises after the commit point": Broken(
+        _dataset(backend=backends.RaisesLate),
+        Level.CRASH,
+        ("BACKEND-27", "BACKEND-35"),
+        "A clean-up that fails after the commit point is told as a failed commit.",
+    ),
+    "forgotten ids": Broken(
+        _dataset(backend=backends.ForgetsIds),
+        Level.SEMANTICS,
+        ("BACKEND-31",),
+        "The caller's id is not remembered, so a job that runs twice commits twice.",
+        passes=(Level.SCALE,),
+    ),
+    # --- recovery, collection, growth
+    "recovery that never ends": Broken(
+        _dataset(backend=backends.NeverSettles),
+        Level.CRASH,
+        ("BACKEND-35", "BACKEND-37"),
+        "Recovery gives up where there is something to do.",
+        passes=(Level.SCALE,),
+    ),
+    "calls for each file": Broken(
+        _local(backend=backends.LooksAtAll),
+        Level.SCALE,
+        ("BACKEND-43",),
+        "A transaction looks at each file of the target when it begins.",
+    ),
+    "nothing is cleaned": Broken(
+        _dataset(below=stores.KeepsAll),
+        Level.HYGIENE,
+        ("BACKEND-42",),
+        "Staged data that nobody needs stay for ever.",
+        passes=(Level.SCALE, Level.ISOLATION),
+    ),
+}
+"""By name."""
+
+RIGHT: dict[str, Make] = {
+    "memory": _in_memory(),
+    "local": _local(),
+    "tx:: on memory": _dataset(),
+    "tx:: on local files": lambda folder: Datasets(f"tx::file://{folder}"),
+}
+"""What has to pass all levels."""
+
+
+# --- running ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one subject came to."""
+
+    name: str
+    what: str
+    expected: Level | None
+    result: Result
+
+    @property
+    def killed(self) -> bool:
+        """Whether it failed where it has to; of a right one, whether it passed."""
+        if self.expected is None:
+            return self.result.verdict is not Verdict.FAIL
+        return self.result.level(self.expected) is Verdict.FAIL
+
+    @property
+    def failed(self) -> list[str]:
+        """Levels that it failed."""
+        return [lv.value for lv in Level if self.result.level(lv) is Verdict.FAIL]
+
+    @property
+    def shown(self) -> tuple[str, str]:
+        """The first failure at the expected level: what it says, and the schedule."""
+        for case in self.result.cases:
+            if case.failures and case.level in (
+                self.expected,
+                case.level if not self.expected else None,
+            ):
+                return case.failures[0].message, case.failures[0].schedule
+        return "", ""
+
+
+def judge(
+    name: str,
+    make: Make,
+    *,
+    only: Iterable[str] = (),
+    profile: str = "quick",
+    first: bool = False,
+    replay: Schedule | None = None,
+) -> Result:
+    """The result of one subject in a directory of its own."""
+    memory = "/dev/shm"
+    where = memory if os.path.isdir(memory) else None
+    with tempfile.TemporaryDirectory(prefix="fstx-broken-", dir=where) as folder:
+        subject = make(folder)
+        try:
+            return run(subject, profile=profile, only=only, first=first, replay=replay)
+        finally:
+            subject.close()
+
+
+def rows(
+    names: Sequence[str] = (), *, whole: bool = True, tell: Callable[[str], object] = print
+) -> list[Row]:
+    """Run them; `whole`: all levels, else only the expected one, to the first failure."""
+    found = []
+    for name, broken in BROKEN.items():
+        if names and name not in names:
+            continue
+        tell(name)
+        result = judge(
+            name,
+            broken.make,
+            only=() if whole else (broken.level.value,),
+            profile=broken.profile,
+            first=not whole,
+        )
+        found.append(Row(name, broken.what, broken.level, result))
+    for name, make in RIGHT.items():
+        if (names and name not in names) or not whole:
+            continue
+        tell(name)
+        found.append(Row(name, "right", None, judge(name, make)))
+    return found
+
+
+# --- telling ----------------------------------------------------------------------------------------------
+
+
+def to_json(found: Sequence[Row]) -> str:
+    """One document."""
+    told = [
+        {
+            "name": row.name,
+            "what": row.what,
+            "expected": None if row.expected is None else row.expected.value,
+            "profile": row.result.profile,
+            "caught": row.killed,
+            "failed": row.failed,
+            "levels": {lv.value: row.result.level(lv).value for lv in Level},
+            "failure": row.shown[0],
+            "schedule": row.shown[1],
+            "seconds": row.result.seconds,
+        }
+        for row in found
+    ]
+    return json.dumps(told, indent=1, sort_keys=True) + "\n"
+
+
+def to_markdown(found: Sequence[Row]) -> str:
+    """A table of what fails where."""
+    lines = ["| backend | what is wrong | must fail | fails |", "|---|---|---|---|"]
+    for row in found:
+        if row.expected is None:
+            fails = ", ".join(row.failed) or "nothing"
+            lines.append(f"| {row.name} | nothing | nothing | {fails} |")
+            continue
+        where = row.expected.value
+        if row.result.profile != "quick":
+            where += f" ({row.result.profile})"
+        lines.append(f"| {row.name} | {row.what} | {where} | {', '.join(row.failed)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run all and print the table; 1 if one was not caught, or a right one failed."""
+    parser = argparse.ArgumentParser(prog="python -m fstx_conformance.broken.table")
+    parser.add_argument("names", nargs="*", help="only these; all by default")
+    parser.add_argument("--quick", action="store_true", help="only the level where each must fail")
+    parser.add_argument("--json", action="store_true", help="JSON instead of Markdown")
+    given = parser.parse_args(arguments)
+    if unknown := [n for n in given.names if n not in BROKEN and n not in RIGHT]:
+        parser.error(f"no {', '.join(unknown)}; there are {', '.join([*BROKEN, *RIGHT])}")
+    found = rows(given.names, whole=not given.quick, tell=lambda n: print(n, file=sys.stderr))
+    print(to_json(found) if given.json else to_markdown(found), end="")
+    return 0 if all(row.killed for row in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
