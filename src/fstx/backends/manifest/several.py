@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from fstx.backends.manifest.backend import ManifestBackend
+from fstx.backends.manifest.dataset import Dataset
 from fstx.backends.manifest.resolve import TxUrl, find
 from fstx.errors import PathError
 from fstx.protocol import Backend, Transaction
@@ -25,20 +26,26 @@ def open_several(
     that is made at their common parent.
     """
     urls = [f"{p.target}/{p.inner}" if p.inner else p.target for p in parts]
-    parents = {u.rstrip("/").rpartition("/")[0] for u in urls}
-    names = tuple(u.rstrip("/").rpartition("/")[2] for u in urls)
-    if len(parents) > 1:
+    parent, names = names_in(urls)
+    root = own.get("root") or (parts[0].target if parts[0].rooted else None)
+    if len(urls) == 1:
+        return OneTarget(urls[0], names[0], root, storage, policy)
+    dataset, prefix, _ = find(parent, storage, root=root)
+    return ManifestBackend(dataset, prefix=prefix, roots=names, policy=policy)
+
+
+def names_in(urls: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """The place that all targets lie in, and their last names."""
+    split = [u.rstrip("/").rpartition("/") for u in urls]
+    names = tuple(name for _, _, name in split)
+    if len({parent for parent, _, _ in split}) > 1:
         raise PathError(
-            f"targets of one tx:: transaction lie beside each other; got {', '.join(urls)}. "
+            f"targets of one transaction in a dataset lie beside each other; got {', '.join(urls)}. "
             "Begin on the dataset above them"
         )
     if len(set(names)) != len(names):
         raise PathError(f"targets of one transaction need different names, got {list(names)}")
-    root = own.get("root") or (parts[0].target if parts[0].rooted else None)
-    if len(urls) == 1:
-        return OneTarget(urls[0], names[0], root, storage, policy)
-    dataset, prefix, _ = find(parents.pop(), storage, root=root)
-    return ManifestBackend(dataset, prefix=prefix, roots=names, policy=policy)
+    return split[0][0], names
 
 
 class OneTarget:
@@ -61,12 +68,11 @@ class OneTarget:
 
     def _backend(self, entry: str | None) -> Backend:
         if entry != self._name:
-            dataset, prefix, _ = find(self._url, self._storage, root=self._root)
+            dataset, prefix, _ = self._find(self._url)
             return ManifestBackend(
                 dataset, prefix=prefix, roots=(self._name,), policy=self._policy, strip=self._name
             )
-        parent = self._url.rpartition("/")[0]
-        dataset, prefix, marked = find(parent, self._storage, root=self._root)
+        dataset, prefix, marked = self._find(self._parent)
         if marked or self._root is not None:
             return ManifestBackend(dataset, prefix=prefix, roots=(self._name,), policy=self._policy)
         return self._plain()
@@ -103,6 +109,13 @@ class OneTarget:
         """What became of a transaction, whether it was to be a dataset or a plain object."""
         found = self._backend(None).outcome(id)
         return found if found is not OutcomeState.UNKNOWN else self._plain().outcome(id)
+
+    @property
+    def _parent(self) -> str:
+        return self._url.rpartition("/")[0]
+
+    def _find(self, url: str) -> tuple[Dataset, str, bool]:
+        return find(url, self._storage, root=self._root)
 
     def _plain(self) -> Backend:
         return plain_backend([self._url], self._storage)
