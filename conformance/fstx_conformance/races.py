@@ -149,7 +149,7 @@ def write(room: Room, part: Part, turns: Turns, process: Injector) -> None:
         part.word = "pending" if tx.commit().pending else "committed"
     except BaseException as error:  # noqa: BLE001 - judged by what it says
         part.word, part.error = word_of(error), told(error, room)
-        if tx is not None and not isinstance(error, Killed):
+        if tx is not None:  # of a dead process, too: what it still wants to do has no effect
             with contextlib.suppress(TransactionError, Killed):
                 tx.rollback()
     finally:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fstx import seams
+from fstx.errors import StorageError
 from fstx_conformance.injector import Call, History, Injector, Killed
 from fstx_conformance.schedule import Fault
 
@@ -212,7 +213,11 @@ def elsewhere(work: Callable[[], T]) -> T:
 
 def step(injector: Injector, name: str) -> None:
     """A numbered call that does nothing: where agents can be switched on storage without a seam."""
-    injector.call(Call("step", name, _nothing, False, _nothing, RuntimeError))
+    injector.call(Call("step", name, _nothing, False, _nothing, _no_storage))
+
+
+def _no_storage() -> StorageError:
+    return StorageError("the agent has no storage any more", outcome="aborted")
 
 
 def _nothing() -> None:

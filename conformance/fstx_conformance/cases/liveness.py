@@ -1,0 +1,143 @@
+"""Level "liveness": when faults have stopped, everything ends, and the place works."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from fstx_conformance.cases import case
+from fstx_conformance.dead import WRITERS, Graves, run_dead, run_dead_collection
+from fstx_conformance.lab import Lab, NotApplicable
+from fstx_conformance.races import at_each_call
+from fstx_conformance.results import Level
+from fstx_conformance.schedule import Fault, Schedule
+
+_SEAMS = ("ops", "store", "files")
+_RULES = ("BACKEND-36", "BACKEND-38", "BACKEND-42")
+
+
+def _limit(lab: Lab, share: float) -> int:
+    return max(2, int(lab.budget * share))
+
+
+@case(Level.LIVENESS, "after-a-kill", *_RULES, fires=("kill",), sees=("died",), seams=_SEAMS)
+def killed(lab: Lab) -> None:
+    """After a kill at each call recovery ends and finds nothing again; the next one works without it, too."""
+    for graves in (Graves(), Graves(recovered=False)):
+        at_each_call(
+            lab,
+            str(graves),
+            partial(run_dead, graves),
+            lambda k: (Fault("+", k, "kill"),),
+            op="+",
+            limit=_limit(lab, 0.25),
+        )
+
+
+@case(
+    Level.LIVENESS,
+    "after-an-outage",
+    *_RULES,
+    "BACKEND-26",
+    fires=("fail", "lost-reply"),
+    seams=_SEAMS,
+)
+def outage(lab: Lab) -> None:
+    """After an outage that began at any call and is over: the same."""
+    for action in ("fail", "lost-reply"):
+        at_each_call(
+            lab,
+            str(Graves()),
+            partial(run_dead, Graves()),
+            lambda k, action=action: (Fault("*", k, action, sticky=True),),  # type: ignore[misc]
+            limit=_limit(lab, 0.15),
+        )
+
+
+@case(
+    Level.LIVENESS,
+    "three-dead",
+    *_RULES,
+    "BACKEND-37",
+    fires=("kill", "switch"),
+    sees=("died",),
+    seams=_SEAMS,
+)
+def three(lab: Lab) -> None:
+    """Three writers die at once, at different calls of different work."""
+    graves = Graves(3)
+    run = partial(run_dead, graves)
+    if lab.replay is not None:
+        lab.experiment(str(graves), lab.replay, run)
+        return
+    together = tuple(Fault("step", 2, "switch", agent=w.name) for w in WRITERS)
+    quiet = lab.experiment(str(graves), Schedule(together, lab.seed), run)
+    counts = {name: sum(c[2] for c in calls) for name, calls in quiet.calls.items()}
+    for _ in range(_limit(lab, 0.3)):
+        kills = tuple(
+            Fault("+", 1 + lab.rng.randrange(max(1, counts[w.name])), "kill", agent=w.name)
+            for w in WRITERS
+        )
+        lab.experiment(str(graves), Schedule((*together, *kills), lab.seed), run)
+
+
+@case(
+    Level.LIVENESS,
+    "dead-recoverer",
+    *_RULES,
+    "BACKEND-37",
+    "RECOVER-2",
+    "RECOVER-6",
+    fires=("kill", "fail"),
+    sees=("died",),
+    seams=_SEAMS,
+)
+def recoverer(lab: Lab) -> None:
+    """The recoverer dies at each of its calls, or storage fails under it: the next one ends the work."""
+    run = partial(run_dead, Graves())
+    if lab.replay is not None:
+        lab.experiment(str(Graves()), lab.replay, run)
+        return
+    quiet = lab.experiment(str(Graves()), Schedule(seed=lab.seed), run)
+    count = sum(c[2] for c in quiet.calls["writer"])
+    deaths = {"quick": 2, "standard": 8}.get(lab.profile, count)
+    for n in range(min(deaths, count)):
+        first = Fault("+", 1 + int((n + lab.rng.random()) * count / min(deaths, count)), "kill")
+        for action in ("kill", "fail"):
+            at_each_call(
+                lab,
+                str(Graves()),
+                run,
+                lambda k, first=first, action=action: (  # type: ignore[misc]
+                    first,
+                    Fault("+", k, action, agent="recoverer", sticky=action == "fail"),
+                ),
+                first=(first,),
+                agent="recoverer",
+                op="+",
+                limit=_limit(lab, 0.3 / deaths),
+            )
+
+
+@case(
+    Level.LIVENESS,
+    "dead-collector",
+    "LOG-8",
+    "LOG-10",
+    "BACKEND-42",
+    fires=("kill", "fail"),
+    seams=("store",),
+)
+def collector(lab: Lab) -> None:
+    """A collection dies at each of its calls, or storage fails under it: the next one leaves nothing."""
+    with lab.room() as room:
+        if not hasattr(room, "dataset"):
+            raise NotApplicable("the storage keeps no versions, so there is nothing to collect")
+    for action in ("kill", "fail"):
+        at_each_call(
+            lab,
+            "a dead collection",
+            run_dead_collection,
+            lambda k, action=action: (Fault("*", k, action, agent="collector"),),  # type: ignore[misc]
+            agent="collector",
+            limit=_limit(lab, 0.2),
+        )
