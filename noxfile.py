@@ -133,7 +133,8 @@ def wine(session: nox.Session) -> None:
     session.env["FSTX_WINE"] = folder
     python(session, "tests/wine/install.py")
     pytest(session, "tests/wine")
-    python(session, "tests/wine/run.py", "-m", "pytest", "-p", "no:cacheprovider", *WINDOWS)
+    quiet = ("-p", "no:cacheprovider", "-o", "faulthandler_timeout=0")  # campaigns take minutes
+    python(session, "tests/wine/run.py", "-m", "pytest", *quiet, *WINDOWS)
 
 
 @nox.session
