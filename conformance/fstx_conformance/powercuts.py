@@ -225,8 +225,9 @@ class _Sweep:
     def some(self, disk: Disk, k: int, most: int) -> list[Found]:
         """States after entry `k`; where there are more than `most`, so many drawn ones."""
         effort = self.effort
-        found = list(disk.states(k, self.model, self.rng, limit=effort.limit, draws=effort.draws))
-        return found if len(found) <= most else self.rng.sample(found, most)
+        return list(
+            disk.states(k, self.model, self.rng, limit=effort.limit, draws=effort.draws, most=most)
+        )
 
     def again(self, disk: Disk, booted: Disk, recovered: int, first: Fault, promised: bool) -> None:
         """The power goes once more while recovery runs."""

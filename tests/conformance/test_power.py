@@ -77,7 +77,7 @@ def test_datasets_keep_what_they_acknowledged(job: str, model: Model, folder: st
     effort = replace(FEW, again=0.1)
     found = sweep(DatasetOnDisk(), folder, JOBS[job], model=model, effort=effort)
     assert not found.problems, told(found)
-    assert found.states >= 8
+    assert found.states >= 5
     assert found.seen == {"old", "new"}
 
 

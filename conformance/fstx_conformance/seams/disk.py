@@ -145,9 +145,11 @@ class Disk:
         *,
         limit: int = LIMIT,
         draws: int = DRAWS,
+        most: int | None = None,
     ) -> Iterator[Found]:
         """What may be found when the power goes after entry `upto`. See `losses.states`."""
-        return states(Platter(self._start, self.log, upto, model), rng, limit=limit, draws=draws)
+        platter = Platter(self._start, self.log, upto, model)
+        return states(platter, rng, limit=limit, draws=draws, most=most)
 
     def state(self, upto: int, loss: Loss) -> Found:
         """The state of that name."""

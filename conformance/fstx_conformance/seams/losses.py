@@ -126,16 +126,24 @@ def _damage(dirty: Dirty, how: str) -> Content:
 
 
 def states(
-    platter: Platter, rng: random.Random, *, limit: int = LIMIT, draws: int = DRAWS
+    platter: Platter,
+    rng: random.Random,
+    *,
+    limit: int = LIMIT,
+    draws: int = DRAWS,
+    most: int | None = None,
 ) -> Iterator[Found]:
     """What may be found after a loss of power here: all of it while that is at most `limit`.
 
     Beyond: nothing lost; everything lost; all contents damaged alike; each single thing lost, and each kept,
     alone (of more than `limit`, so many drawn ones); and `draws` seeded draws of the whole. States that
-    nothing can tell apart come once.
+    nothing can tell apart come once. Of more than `most`, so many drawn ones.
     """
     seen = set()
-    for loss in _losses(platter, rng, limit, draws):
+    losses = list(dict.fromkeys(_losses(platter, rng, limit, draws)))
+    if most is not None and len(losses) > most:
+        losses = rng.sample(losses, most)
+    for loss in losses:
         found = found_after(platter, loss)
         if found.key not in seen:
             seen.add(found.key)
