@@ -53,25 +53,22 @@ def _moved(value: Any, old: str, new: str) -> Any:
     return value
 
 
-def impatient(
-    url: str, options: Mapping[str, Any], *, patience_s: float, attempts: int = 1
-) -> dict[str, Any]:
-    """The same options, with which the client waits `patience_s` for an answer.
+def repeating(url: str, options: Mapping[str, Any], attempts: int) -> dict[str, Any]:
+    """The same options, with which the client itself makes a request so often, where they can say so (S3)."""
+    made = dict(options)
+    if service_of(url) == "s3":
+        retries = {"total_max_attempts": attempts, "mode": "standard"}
+        made["config_kwargs"] = {**(options.get("config_kwargs") or {}), "retries": retries}
+    return made
 
-    Parameters
-    ----------
-    attempts
-        How often the client itself makes a request, where its options can say so (S3).
-    """
+
+def impatient(url: str, options: Mapping[str, Any], patience_s: float) -> dict[str, Any]:
+    """The same options, with which the client waits `patience_s` for an answer."""
     made = dict(options)
     service = service_of(url)
     if service == "s3":
-        made["config_kwargs"] = {
-            **(options.get("config_kwargs") or {}),
-            "read_timeout": patience_s,
-            "connect_timeout": patience_s,
-            "retries": {"total_max_attempts": attempts, "mode": "standard"},
-        }
+        waits = {"read_timeout": patience_s, "connect_timeout": patience_s}
+        made["config_kwargs"] = {**(options.get("config_kwargs") or {}), **waits}
     elif service == "gcs":
         made["requests_timeout"] = patience_s
     elif service == "azure":
@@ -80,4 +77,4 @@ def impatient(
     return made
 
 
-__all__ = ["endpoint_of", "impatient", "service_of", "through"]
+__all__ = ["endpoint_of", "impatient", "repeating", "service_of", "through"]

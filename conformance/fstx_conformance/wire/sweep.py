@@ -27,7 +27,7 @@ from fstx_conformance.seams.proxy.faults import rule_of
 from fstx_conformance.seams.proxy.wire import Request
 from fstx_conformance.subjects.base import Subject
 from fstx_conformance.wire.scenes import Scene, Told, Where
-from fstx_conformance.wire.services import endpoint_of, impatient, through
+from fstx_conformance.wire.services import endpoint_of, impatient, repeating, through
 
 MOMENTS = ("before", "between", "after")
 """Late requests arrive before recovery, after it, or after a fresh commit that had to recover itself."""
@@ -58,7 +58,9 @@ AMBIGUOUS = (
 READS = ("truncate", "corrupt", "status-503", "reset-after", "stall", "status-403")
 """What may happen to a request that reads."""
 
-PATIENCE_S = 0.3
+PATIENCE_S = (
+    0.3  # of a client whose requests stall; whatever it gives up, what is told must be true
+)
 _WORDS = {"doubt": "unknown", "lost": "unknown"}
 _DONE = (OutcomeState.COMMITTED, OutcomeState.PENDING)
 _FAR = 400  # no commit here makes so many requests
@@ -204,7 +206,7 @@ class Wire:
             raise NotApplicable("its options name no server that a proxy could stand before")
         self.proxy = _proxy_of(subject, endpoint)
         faulty = through(subject.url, subject.options, self.proxy.url)
-        self.faulty = impatient(subject.url, faulty, patience_s=PATIENCE_S, attempts=attempts)
+        self.faulty = repeating(subject.url, faulty, attempts)
         self.proxy.clear()
         with lab.room() as room:  # what the storage is proven to do is asked before faults begin
             fstx.guarantee(room.url, **self.faulty)
@@ -223,7 +225,7 @@ class Wire:
         run = Run(wanted, moment)
         with lab.room() as room:
             self.proxy.clear()
-            scene = kind(self._where(room.url), id)
+            scene = kind(self._where(room.url, faults), id)
             scene.prepare(known=any(fault.action == "stale" for fault in faults))
             Judge(scene, self.proxy, run).go()
         lab.runs += 1
@@ -234,9 +236,12 @@ class Wire:
             lab.problem(run.wrong[0], schedule=wanted, scene=kind.name, history=run.history)
         return run
 
-    def _where(self, url: str) -> Where:
+    def _where(self, url: str, faults: Sequence[Fault]) -> Where:
         top = url[4:] if url.startswith("tx::") else url.rpartition("/")[0]
-        return Where(top, self.lab.subject.options, self.faulty)
+        faulty = self.faulty
+        if any(fault.action.startswith("stall") for fault in faults):
+            faulty = impatient(url, faulty, PATIENCE_S)
+        return Where(top, self.lab.subject.options, faulty)
 
     def sweep(
         self,

@@ -18,7 +18,7 @@ from fstx.backends.plain.names import is_gone, is_notice, staged_prefix
 from fstx.backends.plain.ops import stamp
 from fstx.backends.plain.staging import HELD, PLACED, Desk, PlainStager, Rules, key_checksum
 from fstx.backends.plain.sweep import sweep
-from fstx.errors import StateError, StorageError
+from fstx.errors import StateError, StorageError, TransactionError
 from fstx.types import Buffer, Capability, Guarantee, Mode, Snapshot, StagedObject
 
 _READ_BYTES = 8 << 20
@@ -207,6 +207,15 @@ class PlainTransaction(BaseTransaction):
         except OSError as error:
             raise wrap_storage_error(error, f"reading {path!r}", self._id) from error
 
+    @contextlib.contextmanager
+    def _storage(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except TransactionError:
+            raise
+        except OSError as error:
+            raise wrap_storage_error(error, doing, self._id) from error
+
     def _base_paths(self, prefix: str) -> Iterator[str]:
         with self._reading(prefix):
             found = self.base.below(self.place(prefix)) if prefix else self.base.all()
@@ -242,9 +251,10 @@ class PlainTransaction(BaseTransaction):
     def _publish(self) -> Snapshot:
         started = time.time()
         try:
-            self._settle()
-            self._desk.wait()
-            commit = Commit(self, self._changes, started)
+            with self._storage(f"committing to {self._url}"):
+                self._settle()
+                self._desk.wait()
+                commit = Commit(self, self._changes, started)
         except BaseException as error:
             self._abandon(error)
             raise
@@ -265,8 +275,9 @@ class PlainTransaction(BaseTransaction):
     def give_up(self) -> None:
         """Nothing of this is left; the names are free. What can't be removed now, recovery removes."""
         try:
-            self._desk.wait()
-            self._remove_ours()
+            with self._storage(f"rolling back at {self._url}"):
+                self._desk.wait()
+                self._remove_ours()
         finally:
             self._over()
 
