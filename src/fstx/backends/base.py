@@ -296,12 +296,7 @@ class BaseTransaction(ABC):
                 raise made from failure
             if self._mode == "replace" and self._is_empty():
                 self.rollback()
-                raise StateError(
-                    f"nothing was staged for {self._url}, so it was left as it is; to empty a target remove "
-                    "its paths in mode 'update'",
-                    txid=self._id,
-                    outcome="aborted",
-                )
+                raise self._nothing_staged()
             try:
                 self._snapshot = self._publish()
             except BaseException as error:
@@ -376,6 +371,14 @@ class BaseTransaction(ABC):
     def _is_empty(self) -> bool:
         """True where nothing was staged or removed, by anyone."""
         return not self._changes
+
+    def _nothing_staged(self) -> StateError:
+        return StateError(
+            f"nothing was staged for {self._url}, so it was left as it is; to empty a target remove "
+            "its paths in mode 'update'",
+            txid=self._id,
+            outcome="aborted",
+        )
 
     def _before_staging(self, path: str) -> None:
         with self._lock:

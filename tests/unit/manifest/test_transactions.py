@@ -251,6 +251,18 @@ def test_joining_by_url_from_elsewhere(make_store: Callable[[], Store]) -> None:
     assert content(make_store()) == {"meta": b"late", "part/0": BIG}
 
 
+def test_nothing_staged_by_anyone_replaces_nothing(make_store: Callable[[], Store]) -> None:
+    """A replacement for which nobody staged is refused, also when its URL had been given away."""
+    with begin(make_store()) as tx:
+        tx.stage("old", b"old")
+    tx = begin(make_store(), mode="replace")
+    assert "@" in tx.url
+    with pytest.raises(StateError, match="nothing was staged"):
+        tx.commit()
+    assert not tx.committed
+    assert content(make_store()) == {"old": b"old"}
+
+
 def test_a_stager_that_travelled_stages_at_once(tmp_path: Path) -> None:
     """Protects workers in other processes: the receipt they send back is enough."""
     store = open_store(str(tmp_path / "ds")).below(".fstx")

@@ -407,6 +407,8 @@ class ManifestTransaction(BaseTransaction):
             self._desk.close()
             if self._desk.shared:
                 take(self, gather(self.dataset.store, self.txid, skip=self._dropped))
+                if self._mode == "replace" and super()._is_empty() and not self._directories:
+                    raise self._nothing_staged()
             if self._desk.held_bytes > Commit.INLINE_BYTES:
                 self._desk.pack()
             own = self.delta()
