@@ -121,4 +121,7 @@ class Ops(Protocol):
     def scandir(self, path: str) -> Iterator[tuple[str, FileKind]]: ...
 
     def lock(self, path: str, *, wait_s: float) -> LockHandle | None:
-        """Create and lock a file for this process, not its forked children; None if held for `wait_s`."""
+        """Create and lock a file for this process, not its forked children; None if held for `wait_s`.
+
+        A lease takes besides as long as it takes to see whether its holder lives.
+        """

@@ -81,6 +81,8 @@ class SftpOps:
 
     def __reduce__(self) -> tuple[object, ...]:
         options = {k: v for k, v in self._options.items() if k not in _SECRET}
+        if not _are_paths(options.get("client_keys", ())):
+            del options["client_keys"]  # keys themselves
         return _make, (self._host, {**options, **self._settings})
 
     def __repr__(self) -> str:
@@ -393,6 +395,11 @@ class SftpOps:
         else:
             number = errno.EISDIR if found.kind is FileKind.TREE else errno.EPERM
         return OSError(number, f"{os.strerror(number)} ({error.strerror})", dst)
+
+
+def _are_paths(keys: Any) -> bool:
+    listed = keys if isinstance(keys, list | tuple) else [keys]
+    return all(isinstance(key, str | os.PathLike) for key in listed)
 
 
 _arrivals = Arrivals(SftpOps)
