@@ -50,6 +50,8 @@ class Lab:
         Is told of each run.
     first
         Whether the case ends at its first failure.
+    checked
+        Whether transactions are watched by `checked.Checked`; by default in the profile ``quick``.
     """
 
     subject: Subject
@@ -59,6 +61,7 @@ class Lab:
     replay: Schedule | None = None
     progress: Callable[[str], object] = lambda text: None
     first: bool = False
+    checked: bool | None = None
     runs: int = 0
     failing_runs: int = 0
     failures: list[Failure] = field(default_factory=list)
@@ -78,6 +81,7 @@ class Lab:
     def room(self) -> Iterator[Room]:
         """A fresh place, gone afterwards; names are drawn so that a run can be repeated, nobody waits."""
         room = self.subject.room()
+        room.checked = self.profile == "quick" if self.checked is None else self.checked
         with self.determined():
             try:
                 yield room

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from fstx import seams
 from fstx.protocol import Backend
 from fstx.types import Capability, Durability, Mode, OutcomeState, Recovery
+from fstx_conformance.checked import Checked
 from fstx_conformance.injector import Injector
 from fstx_conformance.subjects.disks import OnDisk
 
@@ -28,6 +29,7 @@ class Room(ABC):
     """One fresh place with one target. Closing it removes all that is in it."""
 
     url: str
+    checked: bool = False  # what cases do with transactions is watched by `checked.Checked`
     passive: bool = False  # `read` changes nothing, also while a writer is under way
 
     # --- to be filled in ----------------------------------------------------------------------------
@@ -72,9 +74,10 @@ class Room(ABC):
         id: str | None = None,
     ) -> Any:
         """A transaction of a fresh process."""
-        return self.open(process).begin(
-            mode=mode, durability=durability, require=require, entry=entry, id=id
-        )
+        backend = self.open(process)
+        if self.checked:
+            backend = Checked(backend, strict=False)
+        return backend.begin(mode=mode, durability=durability, require=require, entry=entry, id=id)
 
 
 class Subject(ABC):
