@@ -21,7 +21,7 @@ from fstx_conformance.injector import Injector
 from fstx_conformance.seams.ops import FaultOps
 from fstx_conformance.seams.store import FaultStore
 from fstx_conformance.subjects.base import Room, Subject, Tree
-from fstx_conformance.subjects.disks import LocalOnDisk, OnDisk
+from fstx_conformance.subjects.disks import LocalOnDisk, OnDisk, SchemeOnDisk
 
 TARGET = "t"
 _CONTROL = ".fstx"
@@ -440,6 +440,12 @@ class SchemeSubject(Subject):
         with seams.under(seams.Layers(store=seen("store"), ops=seen("ops"))):
             registry.backend([f"{self._top}/seam"], joined=False, **self._options)
         return used[0] if used else "none"
+
+    def on_disk(self) -> OnDisk | None:
+        scheme, slashes, path = self.url.partition("://")
+        if self.seam != "ops" or not slashes or not path.startswith("/"):
+            return None
+        return SchemeOnDisk(scheme, self._options)
 
     def room(self) -> SchemeRoom:
         self._count += 1
