@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 
+from fstx import registry
 from fstx.backends.local import transaction
 from fstx_conformance.broken.unsynced import FILES_UNSYNCED, UNSYNCED
 from fstx_conformance.powercuts import JOBS, QUICK, Effort, Swept, replay, sweep
 from fstx_conformance.schedule import parse
 from fstx_conformance.seams.disk import Model
+from fstx_conformance.seams.diskops import DiskOps
 from fstx_conformance.subjects.datadisks import DatasetOnDisk
 from fstx_conformance.subjects.disks import LocalOnDisk
+from fstx_conformance.subjects.urls import subject_of
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the calls of POSIX")
 
@@ -164,3 +167,38 @@ def test_staged_files_are_moved_out_durably(folder: str, monkeypatch: pytest.Mon
     lost = found.problems[0].schedule.faults[0].action
     assert lost.startswith("lost(")
     assert "," not in lost
+
+
+# --- third parties ----------------------------------------------------------------------------------------
+
+
+class _Entry:
+    """A registered scheme: the local backend under another name."""
+
+    @staticmethod
+    def load() -> Any:
+        from fstx.backends.local import open_backend
+
+        def opened(urls: Any, *, joined: bool = False, **options: Any) -> Any:
+            paths = [url.removeprefix("acme://") for url in urls]
+            return open_backend(paths, joined=joined, **options)
+
+        return opened
+
+
+@pytest.mark.parametrize("syncless", [False, True])
+def test_a_scheme_over_ops_is_judged(
+    syncless: bool, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A third party's scheme that goes through Ops has level power by its URL, and fails it when it must."""
+    entries = {**registry._entry_points(), "acme": _Entry}
+    monkeypatch.setattr(registry, "_entry_points", lambda: entries)
+    subject = subject_of(f"acme://{folder}")
+    storage = subject.on_disk()
+    assert storage is not None
+    effort = replace(FEW, points=6)
+    if syncless:
+        monkeypatch.setattr(DiskOps, "sync_dir", lambda self, path: None)
+    found = sweep(storage, folder, JOBS["update"], model="posix", effort=effort, most=1)
+    assert bool(found.problems) == syncless, told(found)
+    subject.close()

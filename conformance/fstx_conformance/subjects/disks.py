@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+from fstx import registry, seams
 from fstx.backends.local import LocalBackend, native_ops
 from fstx.ops import Ops
 from fstx.paths import CONTROL_NAME
@@ -67,6 +68,36 @@ class LocalOnDisk(OnDisk):
 
     def left(self, root: str, targets: tuple[str, ...]) -> list[str]:
         return _left(root, targets)
+
+
+class SchemeOnDisk(OnDisk):
+    """A scheme of a third party's whose backend goes through `fstx.ops.Ops`, and whose URLs end in a path.
+
+    Its layout is its own, so what is there is read through a transaction that is given up.
+    """
+
+    def __init__(self, scheme: str, options: dict[str, Any]) -> None:
+        self._scheme = scheme
+        self._options = options
+        self._disk: Disk | None = None
+
+    def open(self, disk: Disk, name: str) -> Any:
+        self._disk = disk
+        url = f"{self._scheme}://{disk.root}/{name}"
+        with seams.under(seams.Layers(ops=lambda ops: DiskOps(disk, ops))):
+            return registry.backend([url], joined=False, **self._options)
+
+    def read(self, root: str, name: str) -> dict[str, bytes] | None:
+        assert self._disk is not None
+        backend = self.open(self._disk, name)
+        tx = backend.begin(mode="update", durability="data", require=frozenset())
+        try:
+            return {path: tx.read(path) for path in tx.paths()} or None
+        finally:
+            tx.rollback()
+
+    def left(self, root: str, targets: tuple[str, ...]) -> list[str]:
+        return []
 
 
 def _local(ops: Ops, path: str) -> LocalBackend:
