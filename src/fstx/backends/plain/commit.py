@@ -23,6 +23,7 @@ from fstx.errors import (
     PathError,
     StorageError,
     TargetExistsError,
+    TransactionError,
 )
 from fstx.machines import manifest as m
 from fstx.machines import vocabulary as v
@@ -232,6 +233,9 @@ class Commit:
         except BaseException as error:
             if running:
                 self._interrupted(error)
+            elif isinstance(error, OSError) and not isinstance(error, TransactionError):
+                tx._abandon(error)  # the log could not be read: nothing was put
+                raise wrap_storage_error(error, f"committing to {tx.url}", tx.id) from error
             raise
         if isinstance(outcome, m.Landed | m.Moot):
             return self._publish()

@@ -208,7 +208,7 @@ class PlainTransaction(BaseTransaction):
             raise wrap_storage_error(error, f"reading {path!r}", self._id) from error
 
     @contextlib.contextmanager
-    def _storage(self, doing: str) -> Iterator[None]:
+    def _telling(self, doing: str) -> Iterator[None]:
         try:
             yield
         except TransactionError:
@@ -251,7 +251,7 @@ class PlainTransaction(BaseTransaction):
     def _publish(self) -> Snapshot:
         started = time.time()
         try:
-            with self._storage(f"committing to {self._url}"):
+            with self._telling(f"committing to {self._url}"):
                 self._settle()
                 self._desk.wait()
                 commit = Commit(self, self._changes, started)
@@ -275,7 +275,7 @@ class PlainTransaction(BaseTransaction):
     def give_up(self) -> None:
         """Nothing of this is left; the names are free. What can't be removed now, recovery removes."""
         try:
-            with self._storage(f"rolling back at {self._url}"):
+            with self._telling(f"rolling back at {self._url}"):
                 self._desk.wait()
                 self._remove_ours()
         finally:
