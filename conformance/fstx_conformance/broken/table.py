@@ -20,6 +20,7 @@ from fstx_conformance.results import Level, Result, Verdict
 from fstx_conformance.run import run
 from fstx_conformance.schedule import Schedule
 from fstx_conformance.subjects.base import Subject
+from fstx_conformance.subjects.sqlite import SqliteSubject
 
 Make = Callable[[str], Subject]
 """A subject; the argument is a directory of its own."""
@@ -225,6 +226,7 @@ RIGHT: dict[str, Make] = {
     "local": _local(),
     "tx:: on memory": _dataset(),
     "tx:: on local files": lambda folder: Datasets(f"tx::file://{folder}"),
+    "tx:: on SQLite": lambda folder: SqliteSubject(f"sqlite://{folder}/objects.db"),
 }
 """What has to pass all levels."""
 

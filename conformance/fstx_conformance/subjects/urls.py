@@ -49,6 +49,10 @@ def subject_of(url: str, *, name: str = "", **options: Any) -> Subject:
         return MemorySubject(url, name=name or "memory", **options)
     if scheme in ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"):
         return PlainSubject(url, name=name or scheme, **options)
+    if scheme == "sqlite":
+        from fstx_conformance.subjects.sqlite import SqliteSubject
+
+        return SqliteSubject(url, name=name or scheme, **options)
     return SchemeSubject(url, name=name or scheme, **options)
 
 
