@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fstx.backends.local import native_ops
 from fstx.errors import UsageError
-from fstx.ops.posix import PosixOps
 from fstx_conformance.schedule import parse
 from fstx_conformance.seams.disk import Disk, Loss, Model, UnseenError
 from fstx_conformance.seams.diskops import DiskOps
@@ -30,7 +30,7 @@ def disk(tmp_path: Path) -> Disk:
 
 @pytest.fixture
 def ops(disk: Disk) -> DiskOps:
-    return DiskOps(disk, PosixOps())
+    return DiskOps(disk, native_ops())
 
 
 def write(ops: DiskOps, name: str, data: bytes, *, sync: bool = False) -> None:
@@ -162,7 +162,7 @@ def test_exchange_and_links(disk: Disk, ops: DiskOps) -> None:
     ops.exchange(at(disk, "a"), at(disk, "b"))
     assert same(trees(disk), [OLD, OLD | {"a": b"bbbb", "b": b"aaaa"}])
     again = disk.boot(disk.state(len(disk.log), Loss()))
-    DiskOps(again, PosixOps()).link_new(at(again, "a"), at(again, "l"))
+    DiskOps(again, native_ops()).link_new(at(again, "a"), at(again, "l"))
     assert same(
         trees(again), [OLD | {"a": b"bbbb", "b": b"aaaa"} | x for x in ({}, {"l": b"bbbb"})]
     )
@@ -218,7 +218,7 @@ def test_locks_are_files(disk: Disk, ops: DiskOps) -> None:
     lock.release()
     assert same(trees(disk, upto=taken), [OLD, OLD | {"l": b""}])
     again = disk.boot(disk.state(taken, Loss()))
-    other = DiskOps(again, PosixOps()).lock(at(again, "l"), wait_s=0.0)
+    other = DiskOps(again, native_ops()).lock(at(again, "l"), wait_s=0.0)
     assert other is not None
     other.release()
 
@@ -230,7 +230,7 @@ def test_inodes_outlive_the_loss(disk: Disk, ops: DiskOps) -> None:
     gone = ops.lstat(at(disk, "a"))
     ops.unlink(at(disk, "a"))
     booted = disk.boot(disk.state(len(disk.log), Loss()))
-    calls = DiskOps(booted, PosixOps())
+    calls = DiskOps(booted, native_ops())
     assert calls.lstat(at(booted, "n")) == known
     write(calls, "a", b"other")
     fresh = calls.lstat(at(booted, "a"))
@@ -243,7 +243,7 @@ def test_second_loss(disk: Disk, ops: DiskOps) -> None:
     """What survived a loss of power is durable; what came after it can be lost in turn."""
     write(ops, "n", b"n", sync=True)
     booted = disk.boot(disk.state(len(disk.log), Loss()))
-    calls = DiskOps(booted, PosixOps())
+    calls = DiskOps(booted, native_ops())
     calls.rename(at(booted, "n"), at(booted, "m"))
     assert same(trees(booted), [OLD | {"n": b"n"}, OLD | {"m": b"n"}])
 
@@ -254,7 +254,7 @@ def test_links_and_empty_directories_come_back(tmp_path: Path) -> None:
     (root / "e").mkdir(parents=True)
     (root / "l").symlink_to("e")
     disk = Disk(root)
-    DiskOps(disk, PosixOps()).mkdir(str(root / "n"))
+    DiskOps(disk, native_ops()).mkdir(str(root / "n"))
     disk.boot(disk.state(len(disk.log), Loss(frozenset({1}))))
     assert os.readlink(root / "l") == "e"
     assert sorted(os.listdir(root)) == ["e", "l"]
