@@ -7,7 +7,7 @@ import gc
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from fstx.errors import TransactionError, UsageError
 from fstx.types import Capability, Guarantee
@@ -149,6 +149,16 @@ def chosen(profile: str, only: tuple[str, ...] = (), replay: Schedule | None = N
     return [c for c in named if profile in c.profiles or c.id in only]
 
 
+@contextlib.contextmanager
+def _young() -> Iterator[None]:
+    """Within the block collecting garbage looks at new objects only: simulated processes end often."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def _run_case(case: Case, lab: Lab) -> CaseResult:
     started = time.monotonic()
     reason = ""
@@ -161,7 +171,8 @@ def _run_case(case: Case, lab: Lab) -> CaseResult:
             )
         gc.collect()
         gc.freeze()  # ends of processes collect garbage: only what the case makes is looked through
-        case.run(lab)
+        with _young():
+            case.run(lab)
     except NotApplicable as told:
         verdict, reason = Verdict.NOT_APPLICABLE, str(told)
     except Enough:
