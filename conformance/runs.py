@@ -1,6 +1,6 @@
 """Our own runs of the suite: every strategy on every kind of storage that this machine can have.
 
-``python conformance/runs.py quick`` (``ci``, ``standard``, ``exhaustive``) runs all; ``--only s3,tx-s3`` some.
+``python conformance/runs.py quick`` (``ci``, ``standard``, ``exhaustive``) runs all; ``--only s3`` one.
 Reports go to ``--report DIR``; ``--docs`` writes the table of `docs/reference/conformance.md`.
 Servers are started on 127.0.0.1 and stopped again; they come from ``tests/servers/install.py``.
 """

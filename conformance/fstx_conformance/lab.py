@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import traceback
 from collections import Counter
@@ -19,6 +20,7 @@ from fstx_conformance.subjects.base import Room, Subject
 from fstx_conformance.trial import Trial, run_trial
 
 _BUDGET = {"quick": 48, "standard": 1200, "exhaustive": 1_000_000}
+_EPOCH_NS = 1_700_000_000_000_000_000  # where the time that names carry begins
 _KEPT = 5  # failures that are told with all details
 
 
@@ -96,7 +98,8 @@ class Lab:
         def draw(count: int) -> str:
             return chance.randbytes(count).hex()
 
-        with seams.drawing(draw), seams.waiting(lambda seconds: None):
+        moments = itertools.count(_EPOCH_NS, 1_000_000)
+        with seams.drawing(draw, moments.__next__), seams.waiting(lambda seconds: None):
             yield
 
     def scenes(self, *names: str) -> list[Scene]:

@@ -30,6 +30,7 @@ _layers: ContextVar[Layers | None] = ContextVar("fstx_layers", default=None)
 _endings: list[Callable[[], object]] = []
 _wait: Callable[[float], object] = time.sleep
 _hex: Callable[[int], str] = secrets.token_hex
+_clock: Callable[[], int] = time.time_ns
 
 
 @contextlib.contextmanager
@@ -90,15 +91,20 @@ def token_hex(count: int) -> str:
     return _hex(count)
 
 
+def time_ns() -> int:
+    """The time that names carry; nothing is decided by it."""
+    return _clock()
+
+
 @contextlib.contextmanager
-def drawing(draw: Callable[[int], str]) -> Iterator[None]:
-    """Within the block names of the whole process are drawn by `draw`, so that a run can be repeated."""
-    global _hex
-    before, _hex = _hex, draw
+def drawing(draw: Callable[[int], str], clock: Callable[[], int] = time.time_ns) -> Iterator[None]:
+    """Within the block names of the whole process come from these, so that a run can be repeated."""
+    global _hex, _clock
+    before, (_hex, _clock) = (_hex, _clock), (draw, clock)
     try:
         yield
     finally:
-        _hex = before
+        _hex, _clock = before
 
 
 def at_end_of_process(forget: Callable[[], object]) -> None:

@@ -1,7 +1,7 @@
 """Three things that people use today, behind small adapters, for comparison.
 
 fsspec's ``fs.transaction``, a temporary file and a replacement for each file, and zarr's `LocalStore`. None
-of them claims what is tried here; they are judged as if they did, so that the table says what one does not get.
+of them claims what is tried here; they are judged as if they did, to show what one does not get.
 The libraries run as they are; faults go in below them, at the calls of the operating system.
 """
 

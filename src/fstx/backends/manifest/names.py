@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 
 from fstx import seams
 from fstx.backends.base import key_of
@@ -61,7 +60,7 @@ def joined_prefix(txid: str) -> str:
 
 def new_attempt(checksum: str) -> str:
     """The name of one attempt: sorts after older ones as clocks agree; ends with a checksum or ``-``."""
-    return f"{time.time_ns():016x}{seams.token_hex(3)}-{checksum or '-'}"
+    return f"{seams.time_ns():016x}{seams.token_hex(3)}-{checksum or '-'}"
 
 
 def removal_attempt() -> str:
