@@ -71,6 +71,7 @@ def snapshots(lab: Lab) -> None:
         for n in range(3):
             with room.begin() as tx:
                 tx.stage("a", b"version %d" % n)
+                tx.stage("b", text(f"version {n}", BIG))
                 tx.stage(f"more/{n}", text(f"more {n}", BIG))
                 if n == 1:
                     tx.remove("d")
