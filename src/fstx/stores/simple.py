@@ -13,6 +13,8 @@ from fstx.types import Buffer
 
 _THREADS = 8
 
+_proofs: dict[tuple[type, str], Proof] = {}
+
 
 class SimpleStore(ABC):
     """Fill in `url`, `put_new`, `put`, `get`, `list` and `delete`; the rest follows from them.
@@ -28,7 +30,6 @@ class SimpleStore(ABC):
     """Whether other processes reach the same objects."""
 
     _pool: ThreadPoolExecutor | None = None
-    _proof: Proof | None = None
     _lock = threading.Lock()
 
     @property
@@ -83,14 +84,20 @@ class SimpleStore(ABC):
         """Not offered; `probe` says so."""
         raise PermissionError(f"{self.url} does not replace on condition")
 
+    @property
+    def _place(self) -> tuple[type, str]:
+        """What a proof is about: a kind of store, and the objects that it reaches."""
+        return type(self), self.identity
+
     def probe(self) -> Proof:
-        """Tried out at the first call: one at a time, then by 16 at once."""
+        """Tried out at the first call in this process: one at a time, then by 16 at once."""
         from fstx.stores.probe import examine
 
         with self._lock:
-            if self._proof is None:
+            known = _proofs.get(self._place)
+            if known is None:
                 found = examine(self)
-                self._proof = Proof(
+                known = _proofs[self._place] = Proof(
                     put_new=found.put_new.kept,
                     put_new_reason=found.put_new.text,
                     consistent=found.consistent.kept,
@@ -102,7 +109,7 @@ class SimpleStore(ABC):
                     shared=self.shared,
                     notes=tuple(found.notes),
                 )
-            return self._proof
+            return known
 
     def below(self, path: str, /) -> Below:
         """The store rooted at `path` below this one's root."""
@@ -143,6 +150,10 @@ class Below(SimpleStore):
     @property
     def url(self) -> str:
         return f"{self._whole.url.rstrip('/')}/{self._top.rstrip('/')}"
+
+    @property
+    def _place(self) -> tuple[type, str]:
+        return self._whole._place
 
     def put_new(self, key: str, data: bytes, /) -> Answer:
         return self._whole.put_new(self._top + key, data)

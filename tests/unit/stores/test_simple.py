@@ -73,3 +73,19 @@ def test_a_lie_is_found_out() -> None:
     with pytest.raises(CapabilityError, match="no transaction can be committed here"):
         ManifestBackend(store).begin(mode="update", durability="data", require=frozenset())
     assert store.objects == {}
+
+
+def test_what_was_proven_is_known_for_all_parts_of_a_store() -> None:
+    """Protects commits from being slow: one process tries a store once, whichever part it asks about."""
+    store = Dictionary()
+    tried: list[str] = []
+    put_new = store.put_new
+    store.put_new = lambda key, data: tried.append(key) or put_new(key, data)  # type: ignore[method-assign]
+    proof = store.below("a/.fstx").probe()
+    assert proof.put_new
+    assert len(tried) > 40
+    count = len(tried)
+    assert store.below("b/.fstx").probe() is proof
+    assert store.probe() is proof
+    assert len(tried) == count
+    assert Dictionary().probe() is not proof
