@@ -290,6 +290,31 @@ class FileTests:
             tx.stage("a", b"1")
         assert tree(place.root) == {"t/a": b"1"}
 
+    def test_a_process_that_ends_with_a_transaction_open(self, place: FilePlace) -> None:
+        """FILES-24: it ends at once, and the next writer settles what it left."""
+        plant(place.root, {"t/a": b"0"})
+        code = """if True:
+            import sys, fstx
+            from support.filejobs import parse
+            tx = fstx.begin(sys.argv[1], **parse(sys.argv[2:]))
+            tx.stage("a", b"never")
+            tx.keep = tx  # a cycle: it is there until the interpreter ends
+        """
+        command = [sys.executable, "-c", code, place.at("t"), filejobs.written(place.options)]
+        done = subprocess.run(command, cwd=TESTS, timeout=50, capture_output=True, check=False)
+        assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr.decode()
+
+        def begun() -> Any:
+            try:
+                return fstx.begin(place.at("t"), mode="replace", **place.options)
+            except fstx.ConflictError:
+                return None
+
+        with filejobs.wait_for(begun, "a begin after its end") as tx:
+            tx.stage("a", b"1")
+        fstx.recover(place.at("t"), **place.options)
+        assert tree(place.root) == {"t/a": b"1"}
+
     def test_fenced(self, place: FilePlace) -> None:
         """FILES-15: a writer that was given up publishes nothing, however late it goes on."""
         scene = SCENES["replaced tree"]

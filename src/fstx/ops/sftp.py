@@ -14,6 +14,7 @@ import errno
 import os
 import posixpath
 import stat
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, BinaryIO, TypeVar, cast
@@ -29,6 +30,7 @@ Call = Callable[[Any], Coroutine[Any, Any, T]]
 _TRIES = 3
 _SECRET = ("password", "passphrase")
 _DEFAULT_PORT = 22
+_READ, _WRITE, _CREATE, _EXCLUSIVE = 0x01, 0x02, 0x08, 0x20  # pflags of SSH_FXP_OPEN
 LOST = errno.EIO
 
 
@@ -154,6 +156,8 @@ class SftpOps:
         A request that certainly was not sent is made once more, on a new connection; not so with a `client`
         given, which holds what the requests are about.
         """
+        if sys.is_finalizing():  # the thread that speaks to the server has ended
+            raise OSError(LOST, "the process ends", path)
         import asyncssh
         from fsspec.asyn import FSTimeoutError, sync
 
@@ -196,20 +200,14 @@ class SftpOps:
     # --- contents ---------------------------------------------------------------------------
 
     def open_new(self, path: str) -> BinaryIO:
-        import asyncssh
-
-        flags = asyncssh.FXF_READ | asyncssh.FXF_WRITE | asyncssh.FXF_CREAT | asyncssh.FXF_EXCL
+        flags = _READ | _WRITE | _CREATE | _EXCLUSIVE
         return self._exclusively(lambda: self._open(path, flags), path)
 
     def open_again(self, path: str) -> BinaryIO:
-        import asyncssh
-
-        return self._open(path, asyncssh.FXF_READ | asyncssh.FXF_WRITE)
+        return self._open(path, _READ | _WRITE)
 
     def open_read(self, path: str) -> BinaryIO:
-        import asyncssh
-
-        return self._open(path, asyncssh.FXF_READ)
+        return self._open(path, _READ)
 
     def _open(self, path: str, flags: int) -> BinaryIO:
         async def do(client: Any) -> tuple[Any, Any]:
@@ -219,10 +217,8 @@ class SftpOps:
         return cast(BinaryIO, SftpFile(self, client, file, path))
 
     def read_file(self, path: str, limit_bytes: int) -> bytes:
-        import asyncssh
-
         async def do(client: Any) -> bytes:
-            file = await client.open(path, asyncssh.FXF_READ, encoding=None)
+            file = await client.open(path, _READ, encoding=None)
             try:
                 return bytes(await file.read(limit_bytes + 1, 0))
             finally:

@@ -14,6 +14,7 @@ import io
 import os
 import posixpath
 import stat
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -171,6 +172,8 @@ class SmbCrt:
     ) -> T:
         """One call of smbclient; errors come out as those of Windows. `again`: it changes nothing, so a lost
         answer is asked for once more."""
+        if sys.is_finalizing():  # the thread that hears the server has ended
+            raise _as_windows(_LOST, errno.EIO, "the process ends", path)
         options = self._session()
         try:
             return do(*(self._unc(p) for p in (path, *more)), **how, **options)
@@ -183,23 +186,28 @@ class SmbCrt:
                 raise told from error
         return self.call(do, path, *more, **how)
 
+    def _do(self, name: str, path: str, *more: str, again: bool = False, **how: Any) -> Any:
+        """`call` of what smbclient has under this name."""
+        if sys.is_finalizing():  # the thread that hears the server has ended
+            raise _as_windows(_LOST, errno.EIO, "the process ends", path)
+        self._session()
+        import smbclient
+
+        return self.call(getattr(smbclient, name), path, *more, again=again, **how)
+
     def _unc(self, path: str) -> str:
         return f"\\\\{self._host}" + path.replace("/", "\\")
 
     # --- the calls --------------------------------------------------------------------------------
 
     def open(self, path: str, mode: str, *, alone: bool = False) -> BinaryIO:
-        import smbclient
-
         share = None if alone else "rw"
-        file = self.call(smbclient.open_file, path, mode=mode, buffering=0, share_access=share)
+        file = self._do("open_file", path, mode=mode, buffering=0, share_access=share)
         return cast(BinaryIO, SmbFile(file, path))
 
     def open_shared(self, path: str) -> BinaryIO:
-        import smbclient
-
         how = {"mode": "rb", "buffering": 0, "share_access": "rwd"}
-        file = self.call(smbclient.open_file, path, again=True, **how)
+        file = self._do("open_file", path, again=True, **how)
         return cast(BinaryIO, SmbFile(file, path))
 
     def fsync(self, fd: int, /) -> None:
@@ -209,34 +217,22 @@ class SmbCrt:
         raise OSError(errno.ENOSYS, "files of a share have no descriptor")
 
     def rename(self, src: str, dst: str) -> None:
-        import smbclient
-
-        self.call(smbclient.rename, src, dst)
+        self._do("rename", src, dst)
 
     def replace(self, src: str, dst: str) -> None:
-        import smbclient
-
-        self.call(smbclient.replace, src, dst)
+        self._do("replace", src, dst)
 
     def link(self, src: str, dst: str) -> None:
-        import smbclient
-
-        self.call(smbclient.link, src, dst)
+        self._do("link", src, dst)
 
     def remove(self, path: str) -> None:
-        import smbclient
-
-        self.call(smbclient.remove, path)
+        self._do("remove", path)
 
     def rmdir(self, path: str) -> None:
-        import smbclient
-
-        self.call(smbclient.rmdir, path)
+        self._do("rmdir", path)
 
     def mkdir(self, path: str) -> None:
-        import smbclient
-
-        self.call(smbclient.mkdir, path)
+        self._do("mkdir", path)
 
     def chmod(self, path: str, mode: int) -> None:
         """Nothing: smbclient takes the read-only attribute away where it deletes."""
@@ -245,9 +241,9 @@ class SmbCrt:
         return self.call(_looked_at, path, again=True)
 
     def scandir(self, path: str) -> Iterator[tuple[str, StatLike]]:
-        import smbclient
-
         def listed(place: str, **options: Any) -> list[tuple[str, StatLike]]:
+            import smbclient
+
             entries = smbclient.scandir(place, **options)
             infos = [(e.name, e.smb_info) for e in entries]
             return [(n, _Entry.of(i.file_attributes, i.file_id, i.end_of_file)) for n, i in infos]
