@@ -125,7 +125,8 @@ def guarantee(
             abilities.locks,
             "locks don't exclude each other here"
             if not abilities.locks
-            else "base compared under the target's lock; a holder that stalls for longer than its lease is fenced first"
+            else "base compared under the target's lock; a holder that stalls for longer than its lease is "
+            "fenced first"
             if abilities.leased
             else "base identity compared under the target's lock",
             "probe: two descriptions exclude each other" if abilities.locks else "probe",
