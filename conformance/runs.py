@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -139,32 +140,47 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("profile", nargs="?", default="quick", help="or ci: as CI runs them")
-    parser.add_argument(
-        "--only",
-        default=",".join(k for k in SUBJECTS if k not in BY_HAND),
-        help="keys, with commas between",
-    )
+    usual = ",".join(key for key in SUBJECTS if key not in BY_HAND)
+    parser.add_argument("--only", default=usual, help="keys, with commas between")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="so many subjects at once")
     parser.add_argument("--report", type=Path, help="a directory for JSON, JUnit and the page")
     parser.add_argument("--docs", action="store_true", help="write the table of the documentation")
     given = parser.parse_args()
-    results: list[Result] = []
-    bad: list[str] = []
-    for key in given.only.split(","):
-        profile = PROFILES.get(key, "quick") if given.profile == "ci" else given.profile
-        result = run_one(key, profile, given.seed)
-        results.append(result)
-        print(f"{result.subject}: {result.verdict.value} ({profile}, {result.seconds:.0f} s)")
-        if key not in COMPARED and result.verdict is not Verdict.PASS:
-            bad.append(key)
-            print(told(result))
-        sys.stdout.flush()
-    print(matrix(results))
+    keys = given.only.split(",")
+    chosen = {k: PROFILES.get(k, "quick") if given.profile == "ci" else given.profile for k in keys}
+    # What takes longest begins first; the order of the report is that of the call.
+    order = sorted(keys, key=lambda key: chosen[key] == "quick")
+    with ThreadPoolExecutor(given.jobs) as pool:
+        futures = {k: pool.submit(run_apart, k, chosen[k], given.seed) for k in order}
+        results = {key: future.result() for key, future in futures.items()}
+    bad = [k for k in keys if k not in COMPARED and results[k].verdict is not Verdict.PASS]
+    for key in bad:
+        print(told(results[key]))
+    listed = [results[key] for key in keys]
+    print(matrix(listed))
     if given.report is not None:
-        write(results, given.report)
+        write(listed, given.report)
     if given.docs:
-        _document(results)
+        _document(listed)
+    if bad:
+        print(f"not passed: {', '.join(bad)}")
     return 1 if bad else 0
+
+
+def run_apart(key: str, profile: str, seed: int) -> Result:
+    """One subject in a process of its own, to a result; one line says how it went."""
+    with tempfile.TemporaryDirectory(prefix="fstx-result-") as folder:
+        path = Path(folder, "result.json")
+        command = [sys.executable, __file__, profile, "--only", key, "--seed", str(seed)]
+        done = subprocess.run([*command, str(path)], check=False, capture_output=True, text=True)
+        if not path.exists():
+            raise SystemExit(f"{key}: no result\n{done.stdout}\n{done.stderr}")
+        result = Result.load(path)
+    print(
+        f"{result.subject}: {result.verdict.value} ({profile}, {result.seconds:.0f} s)", flush=True
+    )
+    return result
 
 
 def _document(results: list[Result]) -> None:
@@ -179,4 +195,9 @@ def _document(results: list[Result]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if len(sys.argv) == 7:  # the child of `run_apart`
+        _, child_profile, _, child_key, _, child_seed, child_path = sys.argv
+        child = run_one(child_key, child_profile, int(child_seed))
+        Path(child_path).write_text(child.to_json(), encoding="utf-8")
+    else:
+        sys.exit(main())
