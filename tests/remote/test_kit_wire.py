@@ -60,6 +60,7 @@ def yardstick(subject: Subject, scene: type[Scene]) -> Lab:
     return lab
 
 
+@pytest.mark.timeout(900)
 def test_a_naive_writer_fails(plain: Subject) -> None:
     """The yardstick: of 50 runs 6 end with a manifest whose data its writer has deleted."""
     lab = yardstick(plain, NaiveManifest)
@@ -68,6 +69,7 @@ def test_a_naive_writer_fails(plain: Subject) -> None:
     assert all("a mixture" in text and "told aborted" in text for text in shown)
 
 
+@pytest.mark.timeout(900)
 def test_a_dataset_passes_what_the_naive_writer_fails(versions: Subject) -> None:
     """The same sweep finds nothing in a commit to a dataset: what was told stays true."""
     lab = yardstick(versions, Versioned)
