@@ -95,6 +95,12 @@ class Injector:
     def __repr__(self) -> str:
         return f"<Injector {self.agent}: {self.calls} calls, {len(self.fired)} faults fired>"
 
+    def arm(self, *faults: Fault) -> None:
+        """Other faults from here on; calls are counted from now."""
+        with self._lock:
+            self.faults = tuple(f for f in faults if f.agent == self.agent)
+            self._seen = [0] * len(self.faults)
+
     # --- the process ------------------------------------------------------------------------------
 
     def die(self) -> None:
