@@ -114,7 +114,15 @@ def _stopped(room: Room, process: Injector, fence: Fence, stop: _Stop) -> None:
 def _judge(room: Room, trial: Trial, fence: Fence, stop: _Stop, word: str, when: str = "") -> None:
     if trial.problems:
         return
-    scene, tree = trial.scene, room.read()
+    scene = trial.scene
+    try:
+        tree = room.read()
+    except OSError as error:
+        trial.problem(
+            f"{when}told {word}, and readers miss what the newest version names: {error} (BACKEND-40)",
+            Capability.FENCED,
+        )
+        return
     if stop.tree is None:
         if word in ("committed", "pending") and tree != scene.new:
             trial.problem(f"{when}told {word}; readers find {diff(tree, scene.new)} (BACKEND-24)")

@@ -7,13 +7,19 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from glob import glob
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fstx.backends.manifest import conflicts
+from fstx.backends.local import control, perform, recovery
+from fstx.backends.local.perform import Performer
+from fstx.backends.local.recovery import Recoverer
+from fstx.backends.manifest import collect, conflicts
+from fstx.backends.manifest.log import Log
+from fstx.machines import vocabulary as v
 from fstx_conformance import run as runner
 from fstx_conformance.cases import _CASES
 from fstx_conformance.injector import History
@@ -24,7 +30,7 @@ from fstx_conformance.schedule import Fault, Schedule, parse
 from fstx_conformance.subjects import subject_of
 from fstx_conformance.turns import Turns, step, switches
 
-for _name in ("isolation",):
+for _name in ("isolation", "fencing", "liveness", "processes"):
     import_module(f"fstx_conformance.cases.{_name}")
 
 
@@ -171,7 +177,7 @@ def test_a_history_is_cut_where_it_is_too_long() -> None:
 
 
 @pytest.mark.parametrize("place", ["local", "memory", "tx-memory", "tx-local"])
-@pytest.mark.parametrize("id", ids(Level.ISOLATION))
+@pytest.mark.parametrize("id", ids(Level.ISOLATION, Level.FENCING, Level.LIVENESS))
 def test_the_level_passes(id: str, place: str, folder: str) -> None:
     """What is shipped keeps what the case asks for."""
     result = run_case(urls(folder)[place], id)
@@ -185,6 +191,81 @@ def test_isolation_fails_where_nobody_compares_the_base(monkeypatch: pytest.Monk
     assert result.verdict is Verdict.FAIL
     assert "BACKEND-21" in result.failures[0].message
     assert result.failures[0].replay.count("switch") <= 2
+
+
+def test_readers_are_missed_by_no_call(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target that is moved away before the new one comes has a gap: the level sees it."""
+    before = Performer.perform
+
+    def gap(self: Any, effect: Any) -> Any:
+        if isinstance(effect, v.Move) and effect.how == "exchange":
+            for path in glob(f"{folder}/*/*/t/a"):
+                os.unlink(path)
+        return before(self, effect)
+
+    monkeypatch.setattr(Performer, "perform", gap)
+    result = run_case(folder, "isolation.readers", "scene=replace")
+    assert result.verdict is Verdict.FAIL
+    assert "a is absent" in result.failures[0].message
+
+
+def test_fencing_fails_where_nobody_looks_for_the_fence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that does not look whether it was given up lands after recovery: the level sees it."""
+    monkeypatch.setattr(conflicts, "gone", lambda *_: False)
+    result = run_case("tx::memory://levels-two", "fencing.fenced")
+    assert result.verdict is Verdict.FAIL
+    assert "BACKEND-40" in result.failures[0].message
+    assert "fence" in result.failures[0].replay
+
+
+def test_fencing_fails_where_an_answer_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A put into a slot that was cut off is no commit: without a look at the boundary the level sees it."""
+    monkeypatch.setattr(Log, "boundary", lambda self: 0)
+    result = run_case("tx::memory://levels-two", "fencing.truncate")
+    assert result.verdict is Verdict.FAIL
+
+
+def test_fencing_fails_where_pins_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collection that deletes what a reader pinned: the level sees it."""
+    monkeypatch.setattr(collect, "pins_of", lambda dataset: iter(()))
+    result = run_case("tx::memory://levels-two", "fencing.collect")
+    assert result.verdict is Verdict.FAIL
+    assert any("reader" in f.scene for f in result.failures)
+
+
+def test_liveness_fails_where_recovery_runs_for_ever(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recovery that looks again and again is told by its calls; no clock is asked."""
+
+    def again(self: Recoverer, control: Any, txid: str, removed: list[str]) -> None:
+        while True:
+            control.ops.lstat(control.path)
+
+    monkeypatch.setattr(Recoverer, "_one", again)
+    result = run_case(folder, "liveness.after-a-kill", "+#40=kill")
+    assert result.verdict is Verdict.FAIL
+    assert "does not end" in result.failures[0].message
+
+
+def test_liveness_fails_where_something_is_left(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recovery that leaves the staged files of the dead: the level sees it."""
+    monkeypatch.setattr(control, "remove_tree", lambda ops, path: [])
+    monkeypatch.setattr(recovery, "remove_tree", lambda ops, path: [])
+    monkeypatch.setattr(perform, "remove_tree", lambda ops, path: [])
+    result = run_case(folder, "liveness.after-a-kill", "+#40=kill")
+    assert result.verdict is Verdict.FAIL
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the signals are those of POSIX")
+def test_a_real_process_is_killed_and_another_stands_still(folder: str) -> None:
+    """The worker runs a scene by its URL; a schedule kills it, or stops it while others come."""
+    for id, action in (("crash.sigkill", "sigkill"), ("fencing.sigstop", "sigstop")):
+        result = run_case(folder, id, f"scene=create; +#20={action}")
+        assert result.verdict is Verdict.PASS, shown(result)
+        assert dict(result.fired) == {action: 1}
 
 
 # --- regressions ------------------------------------------------------------------------------------------
