@@ -13,6 +13,7 @@ class TestSqlite(BackendSuite):
     capabilities = frozenset(Capability)
 
     @pytest.fixture(autouse=True, scope="class")
-    def database(self, tmp_path_factory):
+    @classmethod
+    def database(cls, tmp_path_factory):
         """A file of its own."""
-        type(self).url = f"sqlitefs://{tmp_path_factory.mktemp('sqlite')}/suite.db"
+        cls.url = f"sqlitefs://{tmp_path_factory.mktemp('sqlite')}/suite.db"
