@@ -30,7 +30,7 @@ print(sum(store.put_new(f"k{n}", sys.argv[2].encode()).value == "done" for n in 
 def test_it_passes() -> None:
     """A right store passes; the kit finds by itself that it goes through a store."""
     levels = (Level.SEMANTICS, Level.HYGIENE)
-    found = judge("SQLite", RIGHT["tx:: on SQLite"], only=levels)
+    found = judge(RIGHT["tx:: on SQLite"], only=levels)
     for level in levels:
         failed = [(c.id, c.failures[:1]) for c in found.cases if c.verdict is Verdict.FAIL]
         assert found.level(level) is Verdict.PASS, (level, failed)

@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from fstx.errors import StorageError, TransactionError
-from fstx.types import Capability, Guarantee, OutcomeState, Promise, Recovery
-from fstx_conformance.broken.over import OverBackend, OverTransaction
-
-
-class _Late(OverTransaction):
-    def commit(self) -> Any:
-        """It landed, and then the clean-up is said to have failed."""
-        made = self.inner.commit()
-        raise StorageError(
-            f"{self.inner.url}: the staging area could not be removed",
-            txid=self.inner.id,
-            outcome="aborted",
-        ) from RuntimeError(f"after {made.txid}")
+from fstx.types import Capability, Guarantee, Promise, Recovery
+from fstx_conformance.broken.over import OverBackend
+from fstx_conformance.subjects.urls import unreached
 
 
 class RaisesLate(OverBackend):
-    """After the commit point a failed clean-up is raised as a failed commit."""
+    """After the commit point a clean-up that failed is raised as a failed commit."""
 
-    transaction = _Late
+    def begin(self, **asked: Any) -> Any:
+        """It lands, and says that it did not."""
+        tx = self.inner.begin(**asked)
+        land = tx.commit
 
+        def commit() -> Any:
+            land()
+            raise StorageError(
+                f"{tx.url}: the staging area could not be removed", txid=tx.id, outcome="aborted"
+            )
 
-class _Keyless(OverTransaction):
-    def __init__(self, backend: Any, inner: Any, id: str) -> None:
-        super().__init__(backend, inner)
-        self.id = id
+        tx.commit = commit
+        return tx
 
 
 class ForgetsIds(OverBackend):
@@ -40,13 +36,10 @@ class ForgetsIds(OverBackend):
     def begin(self, *, id: str | None = None, **asked: Any) -> Any:
         """Another id, drawn at random."""
         if id is None:
-            return self.inner.begin(**asked)
-        return _Keyless(self, self.inner.begin(id=f"{id} {secrets.token_hex(4)}", **asked), id)
-
-    def outcome(self, id: str, /) -> OutcomeState:
-        """As below, where nobody knows that id."""
-        found: OutcomeState = self.inner.outcome(id)
-        return found
+            return self.inner.begin(id=None, **asked)
+        tx = self.inner.begin(id=f"{id} {secrets.token_hex(4)}", **asked)
+        tx._id = id
+        return tx
 
 
 class ClaimsMore(OverBackend):
@@ -83,18 +76,68 @@ class NeverSettles(OverBackend):
         raise StorageError(f"{self.inner.url}: recovery is under way elsewhere")
 
 
-class Younger(OverBackend):
-    """Collects all staged data that no version needs, whoever staged them: as if age told who is dead."""
+class DeletesByAge(OverBackend):
+    """Recovery removes all staged data that no version needs, as if their age told whose they are."""
 
     def recover(self, **asked: Any) -> Recovery:
-        """By what is reached now."""
-        from fstx_conformance.subjects.urls import unreached
-
+        """Also what an active writer staged."""
         dataset = self.inner.dataset
-        store = dataset.store
-        found: Recovery = self.inner.recover(**asked)
-        store.delete(unreached(dataset, store) if dataset.exists() else [])
-        return found
+        dataset.store.delete(unreached(dataset, dataset.store))
+        return super().recover(**asked)
+
+
+class NotReentrant(OverBackend):
+    """Recovery marks that it runs, and refuses to run where the mark of another one is."""
+
+    def recover(self, **asked: Any) -> Recovery:
+        """A recoverer that dies leaves its mark for ever."""
+        ops, mark = self.inner._ops, f"{self.inner._paths[0]}.recovering"
+        try:
+            with ops.open_new(mark):
+                pass
+        except FileExistsError:
+            raise StorageError(f"{self.inner.url}: another recovery is under way") from None
+        try:
+            return super().recover(**asked)
+        finally:
+            ops.unlink(mark)
+
+
+class Leaks(OverBackend):
+    """Errors tell what was used to reach the storage."""
+
+    SECRET = "open-sesame-1001"
+
+    def begin(self, **asked: Any) -> Any:
+        """Refusals name the key."""
+        try:
+            return self.inner.begin(**asked)
+        except TransactionError as error:
+            error.args = (f"{error} (as user kit, secret_key={self.SECRET})",)
+            raise
+
+
+class _Kept(dict[str, bytes]):
+    def clear(self) -> None:
+        """The other transaction's bytes are in it."""
+
+
+class SharedState(OverBackend):
+    """What is staged belongs to the target, not to the transaction that staged it."""
+
+    _shared: ClassVar[dict[str, Any]] = {}
+
+    def begin(self, **asked: Any) -> Any:
+        """Two open transactions change one set."""
+        tx = self.inner.begin(**asked)
+        first = self._shared.setdefault(tx.url, tx)
+        if first._state != "open":
+            self._shared[tx.url] = first = tx
+        if first is tx:
+            tx._staged_bytes = _Kept()
+        tx._changes = first._changes
+        tx._staged_bytes = tx._stager._staged = first._staged_bytes
+        return tx
 
 
 class NoFence(OverBackend):
@@ -102,24 +145,6 @@ class NoFence(OverBackend):
 
     def recover(self, **asked: Any) -> Recovery:
         """No record of the log says who is given up."""
-        from fstx.backends.manifest.names import DATA
-
         dataset = self.inner.dataset
-        keys = [info.key for info in dataset.store.list(DATA)]
-        if dataset.exists():
-            from fstx_conformance.subjects.urls import unreached
-
-            keys = unreached(dataset, dataset.store)
-        dataset.store.delete(keys)
+        dataset.store.delete(unreached(dataset, dataset.store))
         return Recovery(self.inner.url)
-
-
-__all__ = [
-    "ClaimsMore",
-    "ForgetsIds",
-    "NeverSettles",
-    "NoFence",
-    "RaisesLate",
-    "TransactionError",
-    "Younger",
-]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from types import TracebackType
 from typing import Any
 
 from fstx import registry, seams
@@ -130,9 +129,7 @@ class OverStore:
 
 
 class OverBackend:
-    """A backend whose transactions a subclass makes of another one's."""
-
-    transaction: Callable[[Any, Any], Any] = staticmethod(lambda backend, tx: tx)
+    """All calls of another backend, but for those that a subclass has."""
 
     def __init__(self, inner: Backend) -> None:
         self.inner: Any = inner
@@ -146,8 +143,8 @@ class OverBackend:
         return found
 
     def begin(self, **asked: Any) -> Any:
-        """A transaction of this backend."""
-        return self.transaction(self, self.inner.begin(**asked))
+        """As below."""
+        return self.inner.begin(**asked)
 
     def recover(self, **asked: Any) -> Recovery:
         """As below."""
@@ -158,34 +155,6 @@ class OverBackend:
         """As below."""
         found: OutcomeState = self.inner.outcome(id)
         return found
-
-
-class OverTransaction:
-    """A transaction that does what `inner` does, but for the calls that a subclass has."""
-
-    def __init__(self, backend: Any, inner: Any) -> None:
-        self.backend, self.inner = backend, inner
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool | None:
-        if kind is None and not self.committed:
-            self.commit()
-        found: bool | None = self.inner.__exit__(kind, error, trace)
-        return found
-
-    def commit(self) -> Any:
-        """As below."""
-        return self.inner.commit()
 
 
 # --- subjects ---------------------------------------------------------------------------------------------
@@ -250,7 +219,10 @@ class _LocalRoom(LocalRoom):
 
 
 class Datasets(DatasetSubject):
-    """Datasets with layers, as `Local`; what lies below also stands before the readers."""
+    """Datasets with layers, as `Local`; what lies below also stands before the readers.
+
+    `shown`: storage options that it says it has.
+    """
 
     def __init__(
         self,
@@ -259,10 +231,16 @@ class Datasets(DatasetSubject):
         below: Wrap = same,
         above: Wrap = same,
         backend: Wrap = same,
+        shown: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(url, **options)
+        self._shown = {**options, **(shown or {})}
         self._below, self._above, self._backend = below, above, backend
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return self._shown
 
     def room(self) -> DatasetRoom:
         room = super().room()

@@ -135,11 +135,20 @@ class DataLast(OverStore):
 
 
 class NoBoundary(OverStore):
-    """The log's boundary is never looked at: an acknowledged record is believed, also a void one."""
+    """A record that was acknowledged is believed: nobody looks whether the boundary has passed it."""
+
+    _believes = False
+
+    def put_new(self, key: str, data: bytes, /) -> Answer:
+        """Done is done."""
+        answer = super().put_new(key, data)
+        self._believes = answer is Answer.DONE and _part(key) == "log"
+        return answer
 
     def list(self, prefix: str, /) -> Iterator[Info]:
-        """Nothing below ``boundary/``."""
-        return iter(()) if _part(prefix) == "boundary" else super().list(prefix)
+        """No boundary, for the look that follows an acknowledgement."""
+        believes, self._believes = self._believes, False
+        return iter(()) if believes and _part(prefix) == "boundary" else super().list(prefix)
 
 
 class KeepsAll(OverStore):
@@ -147,4 +156,35 @@ class KeepsAll(OverStore):
 
     def delete(self, keys: Iterable[str], /) -> None:
         """All but data."""
+        super().delete([key for key in keys if _part(key) != "data"])
+
+
+class InPlace(OverStore):
+    """All contents of one path are kept under one key, so a new version overwrites the old one's bytes."""
+
+    @staticmethod
+    def _fixed(key: str) -> str:
+        if _part(key) != "data":
+            return key
+        before, _, after = key.partition("data/")
+        return f"{before}data/{'0' * 32}/{after.partition('/')[2].rpartition('~')[0]}"
+
+    def put(self, key: str, data: Buffer, /, *, checksum: str = "") -> None:
+        """At the path's own key."""
+        super().put(self._fixed(key), data, checksum=checksum)
+
+    def open(self, key: str, /) -> object:
+        """At the path's own key."""
+        return super().open(self._fixed(key))
+
+    def get(self, key: str, /, start: int = 0, stop: int | None = None) -> bytes:
+        """Whatever is there by now."""
+        return super().get(self._fixed(key), start, stop)
+
+    def info(self, key: str, /) -> Info | None:
+        """Whatever is there by now."""
+        return super().info(self._fixed(key))
+
+    def delete(self, keys: Iterable[str], /) -> None:
+        """Nobody knows whether data are needed."""
         super().delete([key for key in keys if _part(key) != "data"])
