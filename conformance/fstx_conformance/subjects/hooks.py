@@ -14,7 +14,8 @@ from fstx_conformance.injector import Injector
 from fstx_conformance.seams.ops import FaultOps
 from fstx_conformance.seams.store import FaultStore
 from fstx_conformance.subjects.base import Room, Subject, Tree
-from fstx_conformance.subjects.urls import TARGET, SchemeRoom
+from fstx_conformance.subjects.schemes import SchemeRoom, versioned
+from fstx_conformance.subjects.urls import TARGET
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class HookSubject(Subject):
 
             return layer
 
+        self._versioned = versioned(self.hooks.make, [self._next(), self._next()])
         room = self.room()
         try:
             with seams.under(seams.Layers(store=seen("store"), ops=seen("ops"))):
@@ -89,9 +91,12 @@ class HookSubject(Subject):
             room.close()
         return used[0] if used else "none"
 
-    def room(self) -> HookRoom:
+    def _next(self) -> str:
         self._count += 1
-        return HookRoom(f"{self._top}/r{self._count}/{TARGET}", self.hooks)
+        return f"{self._top}/r{self._count}/{TARGET}"
+
+    def room(self) -> HookRoom:
+        return HookRoom(self._next(), self.hooks, versioned=self._versioned)
 
     def replay_line(self, schedule: str) -> str:
         if self.hooks.replay is None:
@@ -102,8 +107,8 @@ class HookSubject(Subject):
 class HookRoom(SchemeRoom):
     """One target that hooks make and read."""
 
-    def __init__(self, url: str, hooks: Hooks) -> None:
-        super().__init__(url, hooks.options)
+    def __init__(self, url: str, hooks: Hooks, *, versioned: bool) -> None:
+        super().__init__(url, hooks.options, versioned=versioned)
         self._hooks = hooks
         self.passive = hooks.read is not None
         self._ops: dict[int, list[FaultOps]] = {}

@@ -16,13 +16,13 @@ from fstx.paths import CONTROL_NAME
 from fstx.stores import Store
 from fstx.stores.opening import open_store
 from fstx_conformance.subjects.base import Room, Tree
+from fstx_conformance.subjects.schemes import SchemeRoom
 from fstx_conformance.subjects.urls import (
     TARGET,
     DatasetRoom,
     LocalRoom,
     MemoryRoom,
     PlainRoom,
-    SchemeRoom,
 )
 
 

@@ -131,7 +131,6 @@ class SqliteSubject(HookSubject):
 
     def __init__(self, url: str, *, name: str = "sqlite") -> None:
         self._file = TableStore(url.removeprefix(_SCHEME))
-        self._proof = self._file.probe()  # once: 16 threads that write to one file take their time
         hooks = Hooks(
             make=lambda place: ManifestBackend(self.store(place)),
             read=self._read,
@@ -143,9 +142,7 @@ class SqliteSubject(HookSubject):
     def store(self, place: str) -> Any:
         """The store of one room, by its URL."""
         path = place.removeprefix(_SCHEME).removeprefix(self._file.path)
-        store = self._file.below(f"{path.strip('/')}/.fstx")
-        store._proof = self._proof
-        return store
+        return self._file.below(f"{path.strip('/')}/.fstx")
 
     def _read(self, place: str) -> Tree:
         dataset = Dataset(self.store(place))

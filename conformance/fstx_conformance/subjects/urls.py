@@ -21,7 +21,7 @@ from fstx_conformance.injector import Injector
 from fstx_conformance.seams.ops import FaultOps
 from fstx_conformance.seams.store import FaultStore
 from fstx_conformance.subjects.base import Room, Subject, Tree
-from fstx_conformance.subjects.disks import LocalOnDisk, OnDisk, SchemeOnDisk
+from fstx_conformance.subjects.disks import LocalOnDisk, OnDisk
 
 TARGET = "t"
 _CONTROL = ".fstx"
@@ -53,10 +53,12 @@ def subject_of(url: str, *, name: str = "", **options: Any) -> Subject:
         from fstx_conformance.subjects.sqlite import SqliteSubject
 
         return SqliteSubject(url, name=name or scheme, **options)
+    from fstx_conformance.subjects.schemes import SchemeSubject
+
     return SchemeSubject(url, name=name or scheme, **options)
 
 
-def _layers(process: Injector | None) -> seams.Layers:
+def layers(process: Injector | None) -> seams.Layers:
     if process is None:
         return seams.Layers()
     return seams.Layers(
@@ -291,7 +293,7 @@ class DatasetRoom(Room):
         self.url = f"tx::{url}"
 
     def open(self, process: Injector | None = None) -> Backend:
-        with seams.under(_layers(process)):
+        with seams.under(layers(process)):
             return registry.backend([self.url], joined=False, **self._options)
 
     def dataset(self) -> Dataset:
@@ -383,14 +385,14 @@ class PlainRoom(Room):
         self.url = f"{url}/{TARGET}"
 
     def open(self, process: Injector | None = None) -> Backend:
-        with seams.under(_layers(process)):
+        with seams.under(layers(process)):
             return registry.backend([self.url], joined=False, late_s=0.0, **self._options)
 
     def read(self) -> Tree:
         return read_store(open_store(self.url, **self._options))
 
     def recover(self, process: Injector | None = None) -> Recovery:
-        with seams.under(_layers(process)):
+        with seams.under(layers(process)):
             backend = registry.backend(
                 [self.url], joined=False, late_s=0.0, lease_s=0.0, **self._options
             )
@@ -407,96 +409,3 @@ class PlainRoom(Room):
 
     def close(self) -> None:
         _clear(self._top, self._options)
-
-
-# --- third parties' schemes -----------------------------------------------------------------------------
-
-
-class SchemeSubject(Subject):
-    """A scheme that a package registered. What seam its storage goes through is found out.
-
-    What readers find is read through fsspec where that knows the scheme and the backend writes plain
-    objects; else through the dataset of a `ManifestBackend`; else through a transaction that is given up.
-    """
-
-    strategy = "of its own"
-
-    def __init__(self, url: str, *, name: str, cost: float = 2.0, **options: Any) -> None:
-        self.name, self.url, self._options, self.cost = name, url, options, cost
-        self._top = f"{url.rstrip('/')}/fstx-conformance-{secrets.token_hex(4)}"
-        self._count = 0
-        self.seam = self._find_seam()
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self._options)
-
-    def _find_seam(self) -> Any:
-        used: list[str] = []
-
-        def seen(kind: str) -> Any:
-            def layer(inner: Any) -> Any:
-                used.append(kind)
-                return inner
-
-            return layer
-
-        with seams.under(seams.Layers(store=seen("store"), ops=seen("ops"))):
-            registry.backend([f"{self._top}/seam"], joined=False, **self._options)
-        return used[0] if used else "none"
-
-    def on_disk(self) -> OnDisk | None:
-        scheme, slashes, path = self.url.partition("://")
-        if self.seam != "ops" or not slashes or not path.startswith("/"):
-            return None
-        return SchemeOnDisk(scheme, self._options)
-
-    def room(self) -> SchemeRoom:
-        self._count += 1
-        return SchemeRoom(f"{self._top}/r{self._count}/{TARGET}", self._options)
-
-
-class SchemeRoom(Room):
-    """A target of a third party's scheme."""
-
-    def __init__(self, url: str, options: dict[str, Any]) -> None:
-        self.url, self._options = url, options
-
-    def open(self, process: Injector | None = None) -> Backend:
-        with seams.under(_layers(process)):
-            return registry.backend([self.url], joined=False, **self._options)
-
-    def _dataset(self) -> Any:
-        return getattr(self.open(), "dataset", None)
-
-    def read(self) -> Tree:
-        known = self._dataset()
-        if isinstance(known, Dataset):
-            dataset = Dataset(known.store)
-            if not dataset.exists():
-                return {}
-            return {p: dataset.read(e) for p, e in dataset.view().items() if not e.directory}
-        tx = self.begin()
-        try:
-            return {path: tx.read(path) for path in tx.paths()}
-        finally:
-            tx.rollback()
-
-    def recover(self, process: Injector | None = None) -> Recovery:
-        backend: Any = self.open(process)
-        if isinstance(getattr(backend, "dataset", None), Dataset):
-            found: Recovery = backend.recover(idle_s=0.0)
-            return found
-        plain: Recovery = backend.recover()
-        return plain
-
-    def leftovers(self) -> list[str]:
-        known = self._dataset()
-        if isinstance(known, Dataset):
-            return unreached(Dataset(known.store), known.store)
-        return []
-
-    def close(self) -> None:
-        known = self._dataset()
-        if isinstance(known, Dataset):
-            known.store.delete([info.key for info in known.store.list("")])

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from fstx.stores import Answer, Info, Proof
+from fstx.stores.keys import check_key
 from fstx.types import Buffer
 
 _THREADS = 8
@@ -137,7 +138,7 @@ class Whole:
 
 
 class Below(SimpleStore):
-    """A part of another `SimpleStore`, as a store of its own."""
+    """A part of another `SimpleStore`, as a store of its own. Keys that may not be are refused."""
 
     def __init__(self, whole: SimpleStore, path: str) -> None:
         self._whole = whole
@@ -156,13 +157,13 @@ class Below(SimpleStore):
         return self._whole._place
 
     def put_new(self, key: str, data: bytes, /) -> Answer:
-        return self._whole.put_new(self._top + key, data)
+        return self._whole.put_new(self._top + check_key(key), data)
 
     def put(self, key: str, data: Buffer, /, *, checksum: str = "") -> None:
-        self._whole.put(self._top + key, data, checksum=checksum)
+        self._whole.put(self._top + check_key(key), data, checksum=checksum)
 
     def get(self, key: str, /, start: int = 0, stop: int | None = None) -> bytes:
-        return self._whole.get(self._top + key, start, stop)
+        return self._whole.get(self._top + check_key(key), start, stop)
 
     def list(self, prefix: str, /) -> Iterator[Info]:
         cut = len(self._top)

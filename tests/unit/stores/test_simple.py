@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from fstx.backends.manifest import Dataset, ManifestBackend
-from fstx.errors import CapabilityError
+from fstx.errors import CapabilityError, PathError
 from fstx.stores import Answer, Info, Store
 from fstx.stores.simple import SimpleStore
 from fstx.types import Buffer
@@ -89,3 +89,17 @@ def test_what_was_proven_is_known_for_all_parts_of_a_store() -> None:
     assert store.probe() is proof
     assert len(tried) == count
     assert Dictionary().probe() is not proof
+
+
+def test_keys_that_may_not_be_are_refused_for_every_store() -> None:
+    """Protects third parties: their store need not check keys, none that is absolute or climbs reaches it."""
+    store = Dictionary()
+    part = store.below("a")
+    for key in ("", "/a", "a/../b", "a//b", "a\x00"):
+        with pytest.raises(PathError, match="key"):
+            part.put(key, b"")
+        with pytest.raises(PathError, match="key"):
+            part.put_new(key, b"")
+        with pytest.raises(PathError, match="key"):
+            part.get(key)
+    assert store.objects == {}
