@@ -83,7 +83,11 @@ class Lab:
     def room(self) -> Iterator[Room]:
         """A fresh place, gone afterwards; names are drawn so that a run can be repeated, nobody waits."""
         room = self.subject.room()
-        room.checked = self.profile == "quick" if self.checked is None else self.checked
+        room.checked = (
+            self.subject.checks and self.profile == "quick"
+            if self.checked is None
+            else self.checked
+        )
         with self.determined():
             try:
                 yield room

@@ -169,6 +169,8 @@ def _run_case(case: Case, lab: Lab) -> CaseResult:
                 f"faults go in at {' or '.join(case.seams)}, and this storage is reached by "
                 + ("none of them" if lab.subject.seam == "none" else lab.subject.seam)
             )
+        if case.level.value in lab.subject.spared:
+            raise NotApplicable(lab.subject.spared[case.level.value])
         gc.collect()
         gc.freeze()  # ends of processes collect garbage: only what the case makes is looked through
         with _young():

@@ -11,7 +11,8 @@ import contextlib
 import gc
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 from fstx import seams
@@ -90,6 +91,8 @@ class Subject(ABC):
     cost: float = 1.0  # how much dearer a run is than on a local disk: budgets are divided by it
     processes: bool = True  # other processes see the same storage
     notes: tuple[str, ...] = ()
+    spared: Mapping[str, str] = MappingProxyType({})  # levels that mean nothing here, and why
+    checks: bool = True  # transactions may be watched by `checked.Checked`
 
     @abstractmethod
     def room(self) -> Room:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 from io import BytesIO
+from types import MappingProxyType
 from typing import Any
 
 from fstx.backends.given import as_buffers
@@ -239,6 +240,15 @@ class ComparisonSubject(Subject):
     seam = "files"
     strategy = "adapted"
     processes = False
+    checks = False
+    spared = MappingProxyType(
+        {
+            "semantics": "the adapter gives it the form of a transaction: not theirs to be judged",
+            "isolation": "its system calls are replaced in this process, which two writers would share",
+            "fencing": "nothing takes writers for dead",
+            "power": "nothing is synced, so nothing is promised",
+        }
+    )
 
     def __init__(self, writer: Writer, folder: str) -> None:
         self._writer = writer
