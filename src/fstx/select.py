@@ -69,8 +69,7 @@ def _durable(durability: Durability, abilities: Abilities) -> tuple[bool, str, s
     if abilities.fs_name in _IN_MEMORY:
         return False, f"{abilities.fs_name} lies in memory", ""
     if not abilities.sync_dirs:
-        system = _SPEAKS.get(abilities.system, "this system")
-        return False, f"{system} has no call that syncs a directory", ""
+        return False, f"{_speaks(abilities)} has no call that syncs a directory", ""
     synced = "syncfs" if abilities.sync_fs else "fsync"
     return True, "files, directories and parents are synced", synced
 
@@ -125,8 +124,7 @@ def guarantee(
             abilities.locks,
             "locks don't exclude each other here"
             if not abilities.locks
-            else "base compared under the target's lock; a holder that stalls for longer than its lease is "
-            "fenced first"
+            else f"base compared under the target's lock; a holder that {_LOSES[windows]} is fenced first"
             if abilities.leased
             else "base identity compared under the target's lock",
             "probe: two descriptions exclude each other" if abilities.locks else "probe",
@@ -136,8 +134,8 @@ def guarantee(
             Capability.REMOTE_STAGING,
             True,
             "any process that sees this file system may stage"
-            if abilities.system != "sftp"
-            else "any process that can log in with a key or an agent may stage",
+            if not abilities.leased
+            else "any process that can log in by itself may stage: a password does not travel",
             "",
         ),
         (Capability.SNAPSHOTS, False, "plain paths hold one version", ""),
@@ -148,7 +146,13 @@ def guarantee(
 
 
 _IN_MEMORY = frozenset({"tmpfs", "ramfs"})
-_SPEAKS = {"sftp": "SFTP"}
+_LOSES = {False: "stalls for longer than its lease", True: "loses its connection"}
+
+
+def _speaks(abilities: Abilities) -> str:
+    if not abilities.leased:
+        return "this system"
+    return {"sftp": "SFTP", "windows": "SMB"}.get(abilities.system, "the storage")
 
 
 def _switch_proof(mode: Mode, occupied: int, abilities: Abilities) -> str:

@@ -103,7 +103,9 @@ class FileTests:
         """FILES-4: DURABLE is not promised and refused when required; locks are leases, and that is said."""
         told = fstx.guarantee(place.at("t"), **place.options)
         assert Capability.DURABLE not in told
-        assert "syncs a directory" in told[Capability.DURABLE].reason
+        protocol = "SMB" if place.kind == "smbd" else "SFTP"
+        assert f"{protocol} has no call that syncs a dir" in told[Capability.DURABLE].reason
+        assert "password" in told[Capability.REMOTE_STAGING].reason
         assert {Capability.RECOVERABLE, Capability.FENCED, Capability.CONFLICT_DETECTED} <= (
             told.capabilities
         )
