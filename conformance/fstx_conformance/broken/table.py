@@ -16,7 +16,7 @@ from typing import Any
 
 from fstx_conformance.broken import backends, calls, stores, unsynced
 from fstx_conformance.broken.over import Datasets, Local, Memory
-from fstx_conformance.results import Failure, Level, Result, Verdict
+from fstx_conformance.results import CaseResult, Level, Result, Verdict
 from fstx_conformance.run import run
 from fstx_conformance.schedule import Schedule
 from fstx_conformance.subjects.base import Subject
@@ -308,12 +308,16 @@ RIGHT: dict[str, Make] = {
 
 @dataclass(frozen=True)
 class Row:
-    """What one subject came to; `broken`: None for a right one."""
+    """What one subject came to.
+
+    `broken`: None for a right one. `result`: of the level where it has to fail, to the first failure; of a
+    right one all levels. `rest`: of the levels that its defect does not touch.
+    """
 
     name: str
     broken: Broken | None
     result: Result
-    whole: bool = True
+    rest: Result | None = None
 
     @property
     def as_expected(self) -> bool:
@@ -325,21 +329,21 @@ class Row:
     @property
     def surprises(self) -> list[str]:
         """Levels that its defect does not touch, and yet did not pass."""
-        levels = self.broken.passes if self.broken is not None and self.whole else ()
-        return [lv.value for lv in levels if self.result.level(lv) is not Verdict.PASS]
+        if self.broken is None or self.rest is None:
+            return []
+        return [lv.value for lv in self.broken.passes if self.rest.level(lv) is not Verdict.PASS]
 
     @property
-    def failed(self) -> list[str]:
-        """Levels that it failed."""
-        return [lv.value for lv in Level if self.result.level(lv) is Verdict.FAIL]
+    def failed(self) -> list[CaseResult]:
+        """Cases that failed where it has to."""
+        return [c for c in self.result.cases if c.verdict is Verdict.FAIL]
 
     @property
-    def failure(self) -> Failure:
-        """The first one, at the expected level if there is one."""
-        level = None if self.broken is None else self.broken.level
-        failed = [c for c in self.result.cases if c.failures]
-        failed.sort(key=lambda c: c.level is not level)
-        return failed[0].failures[0] if failed else Failure("")
+    def passed(self) -> list[str]:
+        """Levels that it passed."""
+        rest = self.result if self.broken is None else self.rest
+        found = [] if rest is None else [lv for lv in Level if rest.level(lv) is Verdict.PASS]
+        return [lv.value for lv in found]
 
 
 def judge(
@@ -364,24 +368,19 @@ def judge(
 def rows(
     names: Sequence[str] = (), *, whole: bool = True, tell: Callable[[str], object] = print
 ) -> list[Row]:
-    """Run them; `whole`: all levels, else only the expected one, to the first failure."""
+    """Run them; `whole`: with the levels that a defect does not touch, and the right ones."""
     found = []
     for name, broken in BROKEN.items():
         if names and name not in names:
             continue
         tell(name)
-        result = judge(
-            broken.make,
-            only=() if whole else broken.shortest,
-            profile=broken.profile,
-            first=not whole,
-        )
-        found.append(Row(name, broken, result, whole))
-    for name, make in RIGHT.items():
-        if (names and name not in names) or not whole:
-            continue
-        tell(name)
-        found.append(Row(name, None, judge(make)))
+        result = judge(broken.make, only=broken.shortest, profile=broken.profile, first=True)
+        rest = judge(broken.make, only=broken.passes) if whole and broken.passes else None
+        found.append(Row(name, broken, result, rest))
+    for name, make in RIGHT.items() if whole else ():
+        if not names or name in names:
+            tell(name)
+            found.append(Row(name, None, judge(make)))
     return found
 
 
@@ -390,38 +389,37 @@ def rows(
 
 def to_json(found: Sequence[Row]) -> str:
     """One document."""
-    told = [
-        {
-            "name": row.name,
-            "what": "right" if row.broken is None else row.broken.what,
-            "must_fail": None if row.broken is None else row.broken.level.value,
-            "profile": row.result.profile,
-            "as_expected": row.as_expected,
-            "failed": row.failed,
-            "surprises": row.surprises,
-            "levels": {lv.value: row.result.level(lv).value for lv in Level},
-            "failure": row.failure.message,
-            "schedule": row.failure.schedule,
-            "seconds": row.result.seconds,
-        }
-        for row in found
-    ]
+    told = []
+    for row in found:
+        failures = [f for c in row.failed for f in c.failures]
+        told.append(
+            {
+                "name": row.name,
+                "what": "right" if row.broken is None else row.broken.what,
+                "must_fail": None if row.broken is None else row.broken.level.value,
+                "profile": row.result.profile,
+                "as_expected": row.as_expected,
+                "failed": [c.id for c in row.failed],
+                "rules": sorted(set(row.failed[0].rules)) if row.failed else [],
+                "passed": row.passed,
+                "surprises": row.surprises,
+                "failure": failures[0].message if failures else "",
+                "schedule": failures[0].schedule if failures else "",
+                "seconds": row.result.seconds,
+            }
+        )
     return json.dumps(told, indent=1, sort_keys=True) + "\n"
 
 
 def to_markdown(found: Sequence[Row]) -> str:
-    """A table of what fails where; the level that has to is in bold."""
-    lines = ["| backend | what is wrong | fails |", "|---|---|---|"]
+    """A table of what fails where, and what passes all the same."""
+    lines = ["| backend | what is wrong | fails | passes |", "|---|---|---|---|"]
     for row in found:
-        if row.broken is None:
-            lines.append(f"| {row.name} | nothing | {', '.join(row.failed) or 'nothing'} |")
-            continue
-        due = row.broken.level.value
-        others = [name for name in row.failed if name != due]
-        first = f"**{due}**" if due in row.failed else f"NOT {due}"
+        what = "nothing" if row.broken is None else row.broken.what
+        fails = ", ".join(f"`{c.id}`" for c in row.failed[:1]) or "nothing"
         if row.result.profile != "quick":
-            first += f" ({row.result.profile})"
-        lines.append(f"| {row.name} | {row.broken.what} | {', '.join([first, *others])} |")
+            fails += f" ({row.result.profile})"
+        lines.append(f"| {row.name} | {what} | {fails} | {', '.join(row.passed)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -436,6 +434,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no {', '.join(unknown)}; there are {', '.join([*BROKEN, *RIGHT])}")
     found = rows(given.names, whole=not given.quick, tell=lambda n: print(n, file=sys.stderr))
     print(to_json(found) if given.json else to_markdown(found), end="")
+    for row in found:
+        if not row.as_expected:
+            told = ", ".join(row.surprises) or ", ".join(c.id for c in row.failed) or "nothing"
+            print(f"not as expected: {row.name} (failed: {told})", file=sys.stderr)
     return 0 if all(row.as_expected for row in found) else 1
 
 
