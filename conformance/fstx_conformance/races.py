@@ -293,6 +293,8 @@ def races(lab: Lab, listed: Iterable[Race], share: float = 1.0) -> None:
         quiet = lab.experiment(race.name, Schedule(seed=lab.seed), partial(_run, race))
         counts = {w.name: len(quiet.calls[w.name]) for w in race.writers}
         limit = max(4, int(lab.budget * share * race.seconds / total))
+        meeting = (Fault("step", 3, "switch", agent=race.writers[0].name),)  # all is staged
+        lab.experiment(race.name, Schedule(meeting, lab.seed), partial(_run, race))
         for faults in switches(counts, limit, lab.rng.random()):
             lab.experiment(race.name, Schedule(faults, lab.seed), partial(_run, race))
     if not lab.failures:
@@ -310,7 +312,7 @@ def at_each_call(
     op: str = "*",
     first: tuple[Fault, ...] = (),
 ) -> None:
-    """Something at each call of an agent, or at `limit` of them, spread evenly.
+    """Something at each call of an agent, or at `limit` of them, spread evenly, and where the log decides.
 
     `first`: what has happened before; calls up to that are left out.
     """
@@ -325,8 +327,10 @@ def at_each_call(
     for fault in first:
         begin += next((i for i, c in enumerate(calls) if fault.matches(agent, *c)), 0) + 1
     count = len(calls) - begin + 1
-    for n in range(min(count, limit)):
-        k = begin + int((n + lab.rng.random()) * count / min(count, limit))
+    some = min(count, limit)
+    chosen = {begin + int((n + lab.rng.random()) * count / some) for n in range(some)}
+    decides = [k for k, (_, key, _) in enumerate(calls, 1) if key.startswith("log/") and k >= begin]
+    for k in sorted(chosen.union(decides[-1:])):
         lab.experiment(name, Schedule(faults(k), lab.seed), run)
 
 

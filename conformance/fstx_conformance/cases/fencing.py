@@ -27,7 +27,7 @@ _PUT = Fault("put_new", 1, "late", key="log/*")
 )
 def fenced(lab: Lab) -> None:
     """Taken for dead and settled at each call, a writer goes on: what recovery said stays."""
-    _sweep(lab, lab.scenes("create", "update", "replace", "index"), Fence(), 0.5)
+    _sweep(lab, lab.scenes("create", "update", "replace", "index"), Fence(), 0.4)
 
 
 @case(
@@ -41,7 +41,7 @@ def fenced(lab: Lab) -> None:
 )
 def overtaken(lab: Lab) -> None:
     """The same, and another writer commits before it goes on: nothing of that is lost."""
-    _sweep(lab, lab.scenes("create", "update", "replace"), Fence(rival=True), 0.5)
+    _sweep(lab, lab.scenes("create", "update", "replace"), Fence(rival=True), 0.3)
 
 
 @case(
@@ -100,7 +100,7 @@ def _limit(lab: Lab, share: float) -> int:
 )
 def collect(lab: Lab) -> None:
     """Collection at each call of a writer, of a reader that pins, of another one: nothing is missed."""
-    _meet(lab, [m for m in MEETINGS if not m.spare], 0.5)
+    _meet(lab, [m for m in MEETINGS if not m.spare], 0.35)
 
 
 @case(
@@ -118,7 +118,7 @@ def collect(lab: Lab) -> None:
 def truncate(lab: Lab) -> None:
     """The log is cut off at each call of a writer, its put being under way or not: it is told the truth."""
     meetings = [m for m in MEETINGS if m.spare]
-    _meet(lab, meetings, 0.4)
+    _meet(lab, meetings, 0.2)
     for meeting in meetings if lab.replay is None else ():
         for action in ("late", "lost-reply"):
             put = Fault("put_new", 1, action, key="log/*")
@@ -128,7 +128,7 @@ def truncate(lab: Lab) -> None:
                 partial(meet, meeting),
                 lambda k, put=put: (put, Fault("*", k, "switch")),  # type: ignore[misc]
                 first=(put,),
-                limit=_limit(lab, 0.1),
+                limit=_limit(lab, 0.04),
             )
 
 

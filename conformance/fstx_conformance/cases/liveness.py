@@ -29,7 +29,7 @@ def killed(lab: Lab) -> None:
             partial(run_dead, graves),
             lambda k: (Fault("+", k, "kill"),),
             op="+",
-            limit=_limit(lab, 0.25),
+            limit=_limit(lab, 0.2),
         )
 
 
@@ -49,7 +49,7 @@ def outage(lab: Lab) -> None:
             str(Graves()),
             partial(run_dead, Graves()),
             lambda k, action=action: (Fault("*", k, action, sticky=True),),  # type: ignore[misc]
-            limit=_limit(lab, 0.15),
+            limit=_limit(lab, 0.12),
         )
 
 
@@ -72,7 +72,7 @@ def three(lab: Lab) -> None:
     together = tuple(Fault("step", 2, "switch", agent=w.name) for w in WRITERS)
     quiet = lab.experiment(str(graves), Schedule(together, lab.seed), run)
     counts = {name: sum(c[2] for c in calls) for name, calls in quiet.calls.items()}
-    for _ in range(_limit(lab, 0.3)):
+    for _ in range(_limit(lab, 0.2)):
         kills = tuple(
             Fault("+", 1 + lab.rng.randrange(max(1, counts[w.name])), "kill", agent=w.name)
             for w in WRITERS
@@ -114,7 +114,7 @@ def recoverer(lab: Lab) -> None:
                 first=(first,),
                 agent="recoverer",
                 op="+",
-                limit=_limit(lab, 0.3 / deaths),
+                limit=_limit(lab, 0.2 / deaths),
             )
 
 
