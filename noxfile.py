@@ -1,6 +1,6 @@
 """What is checked, by name. ``nox`` runs all that CI runs.
 
-``bench``, ``ceph``, ``wine``, ``tests-3.12`` and ``tests-3.13`` are run on purpose only.
+``bench``, ``ceph``, ``exhaustive``, ``wine``, ``tests-3.12`` and ``tests-3.13`` are run on purpose only.
 With ``--no-venv`` the sessions use the environment that nox itself lies in.
 """
 
@@ -23,6 +23,7 @@ nox.options.sessions = [
     "crash",
     "servers",
     "files",
+    "conformance",
     "docs",
 ]
 nox.options.reuse_existing_virtualenvs = True
@@ -82,7 +83,9 @@ def imports(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Unit and integration tests on real input."""
-    pytest(session, "tests/unit", "tests/integration", "--ignore=tests/unit/test_docs_examples.py")
+    folders = ("tests/unit", "tests/integration", "tests/conformance")
+    spread = ("-n", "2", "--dist", "worksteal")
+    pytest(session, *folders, "--ignore=tests/unit/test_docs_examples.py", *spread)
 
 
 @nox.session
@@ -135,6 +138,23 @@ def wine(session: nox.Session) -> None:
     pytest(session, "tests/wine")
     quiet = ("-p", "no:cacheprovider", "-o", "faulthandler_timeout=0")  # campaigns take minutes
     python(session, "tests/wine/run.py", "-m", "pytest", *quiet, *WINDOWS)
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """The conformance suite: quick over every subject, standard over local disk and S3."""
+    install(session, ".[test]")
+    python(session, "tests/servers/install.py")
+    python(session, "conformance/runs.py", *(session.posargs or ("ci", "--jobs", "2")))
+
+
+@nox.session
+def exhaustive(session: nox.Session) -> None:
+    """The conformance suite without limits, and the kill table; hours, so on purpose only."""
+    install(session, ".[test]")
+    python(session, "tests/servers/install.py")
+    python(session, "conformance/runs.py", "exhaustive", "--jobs", "2", *session.posargs)
+    python(session, "-m", "fstx_conformance.broken.table")
 
 
 @nox.session
