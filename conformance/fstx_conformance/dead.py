@@ -237,7 +237,7 @@ def run_dead_collection(room: Any, schedule: Schedule) -> Trial:
     with Process.alone():
         tree = grow(room, 3)
         trial.promised = room.open().guarantee(mode="update", durability="data")
-        tx = room.begin()
+        tx = room.begin(Injector(agent="lost"))  # under faults nothing is put after its process's end
         tx.stage("lost", text("lost", BIG))
         del tx
     process = Injector(schedule.faults, agent="collector", history=trial.history)
