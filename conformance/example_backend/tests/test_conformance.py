@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from fstx.types import Capability
 from fstx_conformance.suite import BackendSuite
 

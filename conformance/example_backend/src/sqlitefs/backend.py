@@ -7,7 +7,6 @@ from typing import Any
 
 from fstx.backends.manifest import backend_over
 from fstx.errors import PathError
-
 from sqlitefs.database import split
 from sqlitefs.store import SqliteStore
 

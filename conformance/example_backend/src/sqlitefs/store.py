@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from fstx.stores import Answer, Info
 from fstx.stores.simple import SimpleStore
 from fstx.types import Buffer
-
 from sqlitefs.database import Database
 
 
