@@ -17,7 +17,8 @@ from fstx.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "fstx"
-MODULES = sorted(SOURCE.rglob("*.py"))
+KIT = ROOT / "conformance" / "fstx_conformance"
+MODULES = sorted([*SOURCE.rglob("*.py"), *KIT.rglob("*.py")])
 PROSE = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 MODULE_LINES = 500
@@ -178,6 +179,10 @@ def test_reference_names_everything() -> None:
     named = [o for p in write.params for o in p.opts if o.startswith("--") and o != "--help"]
     assert len(named) > 10
     assert [o for o in named if f"`{o}`" not in cli and f"`{o} " not in cli] == []
+    kit = typer.main.get_command(app).commands["conformance"].commands  # type: ignore[attr-defined]
+    assert [c for c in kit if f"`fstx conformance {c} " not in cli] == []
+    named = [o for c in kit.values() for p in c.params for o in p.opts if o.startswith("--")]
+    assert [o for o in named if f"`{o}`" not in cli and o != "--help"] == []
 
 
 @pytest.mark.parametrize("page", PROSE, ids=lambda p: str(p.relative_to(ROOT)))
