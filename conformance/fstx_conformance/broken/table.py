@@ -12,8 +12,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from fstx.errors import UsageError
 from fstx_conformance.broken import backends, calls, stores, unsynced
 from fstx_conformance.broken.over import Datasets, Local, Memory
 from fstx_conformance.results import CaseResult, Level, Result, Verdict
@@ -21,6 +23,8 @@ from fstx_conformance.run import run
 from fstx_conformance.schedule import Schedule
 from fstx_conformance.subjects.base import Subject
 from fstx_conformance.subjects.sqlite import SqliteSubject
+
+_BEGIN, _END = "<!-- kill table -->", "<!-- end of the kill table -->"
 
 Make = Callable[[str], Subject]
 """A subject; the argument is a directory of its own."""
@@ -423,17 +427,29 @@ def to_markdown(found: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def put_into(page: str, table: str) -> str:
+    """The page with this table between its marks."""
+    before, _, rest = page.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not end:
+        raise UsageError(f"the page has no marks {_BEGIN} and {_END}")
+    return f"{before}{_BEGIN}\n\n{table}\n{end}{after}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run all and print the table; 1 if one was not caught, or a right one failed."""
     parser = argparse.ArgumentParser(prog="python -m fstx_conformance.broken.table")
     parser.add_argument("names", nargs="*", help="only these; all by default")
     parser.add_argument("--quick", action="store_true", help="only the level where each must fail")
     parser.add_argument("--json", action="store_true", help="JSON instead of Markdown")
+    parser.add_argument("--page", type=Path, help="put the Markdown between the marks of this page")
     given = parser.parse_args(arguments)
     if unknown := [n for n in given.names if n not in BROKEN and n not in RIGHT]:
         parser.error(f"no {', '.join(unknown)}; there are {', '.join([*BROKEN, *RIGHT])}")
     found = rows(given.names, whole=not given.quick, tell=lambda n: print(n, file=sys.stderr))
     print(to_json(found) if given.json else to_markdown(found), end="")
+    if given.page is not None:
+        given.page.write_text(put_into(given.page.read_text("utf-8"), to_markdown(found)), "utf-8")
     for row in found:
         if not row.as_expected:
             told = ", ".join(row.surprises) or ", ".join(c.id for c in row.failed) or "nothing"
