@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import sysconfig
+import tempfile
 from pathlib import Path
 
 import nox
@@ -24,6 +26,7 @@ nox.options.sessions = [
     "servers",
     "files",
     "conformance",
+    "example",
     "docs",
 ]
 nox.options.reuse_existing_virtualenvs = True
@@ -155,6 +158,33 @@ def exhaustive(session: nox.Session) -> None:
     python(session, "tests/servers/install.py")
     python(session, "conformance/runs.py", "exhaustive", "--jobs", "2", *session.posargs)
     python(session, "-m", "fstx_conformance.broken.table")
+
+
+@nox.session
+def example(session: nox.Session) -> None:
+    """The example backend as a stranger has it: installed beside fstx, in an environment of its own."""
+    package = Path("conformance/example_backend")
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # each put is synced otherwise
+    with (
+        tempfile.TemporaryDirectory() as place,
+        tempfile.TemporaryDirectory(dir=memory) as data,
+    ):
+        session.run(sys.executable, "-m", "venv", place, external=True)
+        scripts = Path(place, "Scripts" if os.name == "nt" else "bin")
+        run = [str(scripts / "python"), "-W", "error"]
+        if session.venv_backend == "none":  # what fstx needs is there already
+            outer = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+            code = (
+                "import sys, sysconfig; "
+                "open(sysconfig.get_path('purelib') + '/outer.pth', 'w').write('\\n'.join(sys.argv[1:]))"
+            )
+            session.run(*run, "-c", code, *sorted(outer), external=True)
+        pip = [str(scripts / "python"), "-m", "pip", "install", "--quiet"]
+        session.run(*pip, "--disable-pip-version-check", ".", f"./{package}[test]", external=True)
+        quiet = ["-q", "-p", "no:cacheprovider", f"--basetemp={data}/tests"]
+        session.run(*run, "-m", "pytest", str(package), *quiet, *session.posargs, external=True)
+        url = f"sqlitefs://{data}/probe.db/suite"
+        session.run(str(scripts / "fstx"), "conformance", "run", url, external=True)
 
 
 @nox.session
