@@ -175,8 +175,9 @@ def example(session: nox.Session) -> None:
         if session.venv_backend == "none":  # what fstx needs is there already
             outer = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
             code = (
-                "import sys, sysconfig; "
-                "open(sysconfig.get_path('purelib') + '/outer.pth', 'w').write('\\n'.join(sys.argv[1:]))"
+                "import pathlib, sys, sysconfig; "
+                "packages = pathlib.Path(sysconfig.get_path('purelib')); "
+                "(packages / 'outer.pth').write_text('\\n'.join(sys.argv[1:]))"
             )
             session.run(*run, "-c", code, *sorted(outer), external=True)
         pip = [str(scripts / "python"), "-m", "pip", "install", "--quiet"]
