@@ -10,7 +10,7 @@ from typing import Any
 
 from fstx import seams
 from fstx.backends.manifest import collect as collecting
-from fstx.backends.manifest.history import VersionedDataset
+from fstx.backends.manifest.history import OpenSnapshot, VersionedDataset
 from fstx.types import Capability
 from fstx_conformance.injector import Injector
 from fstx_conformance.races import LANDED, Part, Writer, finish, write
@@ -21,6 +21,7 @@ from fstx_conformance.trial import Trial, diff
 from fstx_conformance.turns import Turns, step
 
 _LONG_S = 86400.0
+_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -141,31 +142,47 @@ def _truncate(room: Any, trial: Trial, process: Injector) -> None:
 
 def _read(room: Any, trial: Trial, process: Injector) -> None:
     """Hold version 2, which is about to be retired, and read it; then the newest one."""
-    step(process, "hold")
     dataset = versions(room, process)
+    step(process, "hold")
     try:
-        snapshot = dataset.snapshot(2)
-        held = contextlib.ExitStack()
-        held.enter_context(snapshot)
+        found = _held(process, dataset.snapshot(2))
     except FileNotFoundError:
-        trial.told.append("refused")
+        trial.told.append("refused")  # it was retired before it was pinned
     else:
-        with held:
-            for _ in range(2):
-                found = {path: snapshot.read(path) for path in snapshot.paths()}
-                if found != generation(2):
-                    trial.problem(
-                        f"a pinned version has changed: {diff(found, generation(2))} (BACKEND-22)",
-                        Capability.SNAPSHOTS,
-                    )
-                step(process, "again")
-    with dataset.snapshot() as newest:
-        found = {path: newest.read(path) for path in newest.paths()}
-    if {path: found.get(path) for path in generation(3)} != generation(3):
-        trial.problem(
-            f"the newest version is not whole: {diff(found, generation(3))} (BACKEND-22)",
-            Capability.SNAPSHOTS,
-        )
+        _compare(trial, "a pinned version", found, generation(2))
+    for _ in range(_TRIES):
+        try:
+            found = _held(process, dataset.snapshot())
+        except FileNotFoundError:
+            continue  # another one is the newest by now
+        kept = [{p: d for p, d in tree.items() if p in generation(3)} for tree in found]
+        _compare(trial, "the newest version", kept, generation(3))
+        return
+    trial.problem(f"the newest version could not be pinned in {_TRIES} tries (LOG-9)")
+
+
+def _held(process: Injector, snapshot: OpenSnapshot) -> list[Tree]:
+    """All of a version, read twice under a pin; FileNotFoundError only if it can't be pinned."""
+    with contextlib.ExitStack() as held:
+        held.enter_context(snapshot)
+        found = []
+        for _ in range(2):
+            try:
+                found.append({path: snapshot.read(path) for path in snapshot.paths()})
+            except FileNotFoundError as error:
+                found.append({"": str(error).encode()})
+            step(process, "again")
+        return found
+
+
+def _compare(trial: Trial, what: str, found: list[Tree], wanted: Tree) -> None:
+    for tree in found:
+        if tree != wanted:
+            trial.problem(
+                f"{what} is not whole for a reader that pinned it: {diff(tree, wanted)} (BACKEND-22)",
+                Capability.SNAPSHOTS,
+            )
+            return
 
 
 # --- what holds -----------------------------------------------------------------------------------------

@@ -17,6 +17,11 @@ from fstx_conformance.turns import switches
 _SEAMS = ("ops", "store", "files")
 _RULES = ("BACKEND-40", "BACKEND-25", "BACKEND-30", "RECOVER-1", "LOG-5", "EFFECT-6")
 _PUT = Fault("put_new", 1, "late", key="log/*")
+_SURE = {  # where the one meets the other for certain
+    "writer": (("step", 3, "*"), ("put_new", 1, "log/*")),
+    "reader": (("step", 2, "*"),),
+    "collector": (("put_new", 1, "log/*"), ("list", 1, "pin/*")),
+}
 
 
 # --- fences ---------------------------------------------------------------------------------------------
@@ -145,5 +150,8 @@ def _meet(lab: Lab, meetings: list[Meeting], share: float) -> None:
         quiet = lab.experiment(meeting.name, Schedule(seed=lab.seed), run)
         counts = {name: len(calls) for name, calls in quiet.calls.items()}
         limit = _limit(lab, share / len(meetings))
+        for op, nth, key in _SURE.get(meeting.agents[0], ()):
+            at = Fault(op, nth, "switch", key=key, agent=meeting.agents[0])
+            lab.experiment(meeting.name, Schedule((at,), lab.seed), run)
         for faults in switches(counts, limit, lab.rng.random()):
             lab.experiment(meeting.name, Schedule(faults, lab.seed), run)
