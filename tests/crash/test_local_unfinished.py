@@ -111,6 +111,35 @@ def test_one_of_two_targets_gone_is_not_guessed_about(fast: Path) -> None:
     assert not (fast / "t").exists()
 
 
+class Lossy(KillerOps):
+    """Calls of a server: a request for a move is lost on its way, and may arrive at any time."""
+
+    leased = True
+    late: tuple[str, str] | None = None
+
+    def replace_file(self, src: str, dst: str) -> None:
+        if self.late is None and "/s/" in src:
+            self.late = src, dst
+            raise OSError(errno.EIO, "no answer", src)
+        super().replace_file(src, dst)
+
+
+def test_a_request_that_comes_late_finds_nothing(fast: Path) -> None:
+    """LEASE-7: what a lost move would do is judged when it can't happen any more."""
+    plant(fast, OLD)
+    ops = Lossy()
+    tx = begin(fast, ops=ops)
+    for path, data in A.items():
+        tx.stage(path, data)
+    assert tx.commit().pending
+    assert ops.late is not None
+    with pytest.raises(FileNotFoundError):
+        os.replace(*ops.late)
+    (row,) = backend(fast).recover().settled
+    assert row.state is OutcomeState.COMMITTED
+    assert tree(fast) == {**OLD, **{f"t/{k}": v for k, v in A.items()}}
+
+
 class Linking(KillerOps):
     """A file system that can't refuse to replace: files are moved by a link and an unlink."""
 
