@@ -165,8 +165,8 @@ BROKEN: dict[str, Broken] = {
     # --- listing, uploads
     "listing lag": Broken(
         _dataset(below=stores.Lagging),
-        Level.CRASH,
-        ("BACKEND-35",),
+        Level.PRIMITIVES,
+        ("STORE-10", "STORE-11"),
         "An object is listed only some requests after it was put.",
     ),
     "half an object": Broken(

@@ -40,7 +40,7 @@ def dataset_of(room: Room) -> Dataset | None:
 def store_of(room: Room) -> Store | None:
     """A store of the room in which nothing of its target lies; what is put there goes with the room."""
     if isinstance(room, DatasetRoom):
-        return open_store(room._inner, **room._options).below(CONTROL_NAME)
+        return room.dataset().store
     if isinstance(room, PlainRoom):
         return open_store(room._top, **room._options)
     dataset = dataset_of(room)
