@@ -40,6 +40,10 @@ class Folder:
                 file.write(content)
         return self.at(name)
 
+    def opened(self, name: str) -> None:
+        """Open a new file, to see whether that is refused."""
+        self.ops.open_new(self.at(name)).close()
+
     def tree(self, name: str, content: bytes) -> str:
         """A new directory with a file ``f`` in it."""
         self.ops.mkdir(self.at(name))
@@ -125,12 +129,8 @@ def contents(lab: Lab) -> None:
         ops.sync_dir(at.path)
         at.tree("d", b"1")
         for name in ("f", "d"):
-            at.refuses(
-                errno.EEXIST, partial(ops.open_new, at.at(name)), f"open_new of {name}", "OPS-3"
-            )
-        at.refuses(
-            errno.ENOENT, partial(ops.open_new, at.at("no/f")), "open_new in nothing", "OPS-2"
-        )
+            at.refuses(errno.EEXIST, partial(at.opened, name), f"open_new of {name}", "OPS-3")
+        at.refuses(errno.ENOENT, partial(at.opened, "no/f"), "open_new in nothing", "OPS-2")
         at.refuses(
             errno.ENOENT, partial(ops.read_file, at.at("no"), 9), "read_file of none", "OPS-2"
         )
