@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import sqlite3
@@ -112,6 +113,14 @@ def _connected(path: str, file: tuple[int, int, int]) -> sqlite3.Connection:
 def _after_fork() -> None:
     global _lock
     _lock = threading.RLock()  # who held it is not in this process
+
+
+@atexit.register
+def _close() -> None:
+    """What was committed moves from the journal into the file, where nobody else has it open."""
+    for (process, _, _), connection in _connections.items():
+        if process == os.getpid():
+            connection.close()
 
 
 os.register_at_fork(after_in_child=_after_fork)

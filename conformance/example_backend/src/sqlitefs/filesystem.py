@@ -86,9 +86,11 @@ class SqliteFileSystem(AbstractFileSystem):
         database.get(key)
         database.remove([key])
 
-    def _rm(self, path: str) -> None:
-        if self.isfile(path):
-            self.rm_file(path)
+    def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
+        """Remove files; a directory goes with the last of its files."""
+        for found in self.expand_path(path, recursive=recursive, maxdepth=maxdepth):
+            if self.isfile(found):
+                self.rm_file(found)
 
     def cp_file(self, path1: str, path2: str, **_: Any) -> None:
         """Copy a file."""
