@@ -17,7 +17,7 @@ from typing import Any
 from fstx import seams
 from fstx.errors import RecoveryError, TransactionError
 from fstx.types import Capability, Recovery
-from fstx_conformance.collections import generation, grow, versions
+from fstx_conformance.collecting import generation, grow, versions
 from fstx_conformance.injector import Call, History, Injector, Killed
 from fstx_conformance.races import LANDED, Part, Writer, finish, note, orders, write
 from fstx_conformance.scenes import BIG, FRESH, Scene, stage_all, text
@@ -237,7 +237,8 @@ def run_dead_collection(room: Any, schedule: Schedule) -> Trial:
     with Process.alone():
         tree = grow(room, 3)
         trial.promised = room.open().guarantee(mode="update", durability="data")
-        tx = room.begin(Injector(agent="lost"))  # under faults nothing is put after its process's end
+        # under faults nothing is put after the end of its process
+        tx = room.begin(Injector(agent="lost"))
         tx.stage("lost", text("lost", BIG))
         del tx
     process = Injector(schedule.faults, agent="collector", history=trial.history)

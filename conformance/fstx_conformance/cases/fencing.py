@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from fstx_conformance.cases import case
-from fstx_conformance.collections import MEETINGS, Meeting, meet
+from fstx_conformance.collecting import MEETINGS, Meeting, meet
 from fstx_conformance.fences import Fence, run_fence
 from fstx_conformance.lab import Lab, NotApplicable
 from fstx_conformance.races import at_each_call
