@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from fstx.types import Capability
 from fstx_conformance.cases import case
 from fstx_conformance.collecting import MEETINGS, Meeting, meet
 from fstx_conformance.fences import Fence, run_fence
@@ -81,6 +82,8 @@ def _sweep(lab: Lab, scenes: list[Scene], fence: Fence, share: float) -> None:
             lambda k: (Fault("*", k, "fence"),),
             limit=_limit(lab, share / len(scenes)),
         )
+    if lab.fired["fence"] and not lab.failures:
+        lab.kept.add(Capability.FENCED)
 
 
 def _limit(lab: Lab, share: float) -> int:
@@ -155,3 +158,5 @@ def _meet(lab: Lab, meetings: list[Meeting], share: float) -> None:
             lab.experiment(meeting.name, Schedule((at,), lab.seed), run)
         for faults in switches(counts, limit, lab.rng.random()):
             lab.experiment(meeting.name, Schedule(faults, lab.seed), run)
+    if lab.fired["switch"] and not lab.failures:
+        lab.kept.add(Capability.SNAPSHOTS)
