@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -174,8 +175,9 @@ class FileTests:
         plant(place.root, {"t/a": b"0"})
         found = filejobs.backend(place, "t", ops=self.calls(place))
         update, replacement, first = begin(found), begin(found, "replace"), begin(found, "replace")
-        for tx, data in ((update, b"1"), (replacement, b"2"), (first, b"3")):
-            tx.stage("a", data)
+        update.stage("new", b"1")  # a path that neither tree has
+        replacement.stage("a", b"2")
+        first.stage("a", b"3")
         first.commit()
         for tx in (update, replacement):
             with pytest.raises(fstx.ConflictError):
@@ -379,6 +381,17 @@ def killed_in_commit(scene: Any, place: FilePlace) -> None:
 
 class LeaseTests(FileTests):
     """What holds where locks are leases (SFTP)."""
+
+    def test_a_new_file_is_later(self, place: FilePlace) -> None:
+        """LEASE-8: what replaces a file has a later time, so that the two can be told apart."""
+        plant(place.root, {"t/a": b"0", "t/b": b"0"})
+        path = place.root / "t" / "a"
+        ahead_s = int(time.time()) + 1000
+        os.utime(path, (ahead_s, ahead_s))
+        with begin(filejobs.backend(place, "t", ops=self.calls(place))) as tx:
+            tx.stage("a", b"1")
+        assert path.read_bytes() == b"1"
+        assert int(path.stat().st_mtime) == ahead_s + 1
 
     @pytest.mark.parametrize("k", [20, 32, 44, 56])
     def test_a_stalled_host_is_fenced(self, place: FilePlace, tmp_path: Any, k: int) -> None:
