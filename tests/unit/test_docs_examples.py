@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from support.example import EXAMPLE, installed
+
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), EXAMPLE / "README.md"])
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RUN = {"python", "sh"}
 SHOWN = {"text", "sh install"}
@@ -76,7 +78,11 @@ def test_examples_run(page: Path, tmp_path: Path) -> None:
         text=True,
         check=False,
         timeout=120,
-        env={**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"},
+        env={
+            **os.environ,
+            "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(installed(tmp_path / "site")),  # the tutorial's package
+        },
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 

@@ -18,8 +18,10 @@ from fstx.cli.app import app
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "fstx"
 KIT = ROOT / "conformance" / "fstx_conformance"
-MODULES = sorted([*SOURCE.rglob("*.py"), *KIT.rglob("*.py")])
-PROSE = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+EXAMPLE = ROOT / "conformance" / "example_backend"
+MODULES = sorted([*SOURCE.rglob("*.py"), *KIT.rglob("*.py"), *(EXAMPLE / "src").rglob("*.py")])
+PROSE = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), EXAMPLE / "README.md"])
+TESTS = sorted([*(ROOT / "tests").rglob("test_*.py"), *(EXAMPLE / "tests").rglob("test_*.py")])
 
 MODULE_LINES = 500
 FUNCTION_LINES = 70
@@ -135,7 +137,7 @@ def test_import_needs_nothing_optional() -> None:
 def test_every_test_says_what_it_protects() -> None:
     """Protects the tests' use as documentation: each has a docstring (inherited suites aside)."""
     silent = []
-    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+    for path in TESTS:
         tree = _tree(path)
         plain = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.bases]
         for node in [*tree.body, *(method for c in plain for method in c.body)]:
