@@ -46,6 +46,9 @@ class OverOps:
     def __init__(self, inner: Ops) -> None:
         self.inner: Any = inner
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.inner,))
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
@@ -207,8 +210,9 @@ class _LocalRoom(LocalRoom):
         self._below, self._above = below, above
 
     def ops(self, process: Injector | None) -> Any:
-        if process is None:
-            process = Injector(agent="fresh")
+        if process is None and self._exchange:
+            return self._above(self._below(native_ops()))
+        process = process or Injector(agent="fresh")
         known = self._processes.get(id(process))
         if known is None:
             known = FaultOps(

@@ -391,39 +391,38 @@ def rows(
 # --- telling ----------------------------------------------------------------------------------------------
 
 
-def to_json(found: Sequence[Row]) -> str:
+def told(row: Row) -> dict[str, Any]:
+    """A row as JSON has it."""
+    failures = [f for c in row.failed for f in c.failures]
+    return {
+        "name": row.name,
+        "what": "nothing" if row.broken is None else row.broken.what,
+        "must_fail": None if row.broken is None else row.broken.level.value,
+        "profile": row.result.profile,
+        "as_expected": row.as_expected,
+        "failed": [c.id for c in row.failed],
+        "rules": sorted(set(row.failed[0].rules)) if row.failed else [],
+        "passed": row.passed,
+        "surprises": row.surprises,
+        "failure": failures[0].message if failures else "",
+        "schedule": failures[0].schedule if failures else "",
+        "seconds": row.result.seconds,
+    }
+
+
+def to_json(rows: Sequence[dict[str, Any]]) -> str:
     """One document."""
-    told = []
-    for row in found:
-        failures = [f for c in row.failed for f in c.failures]
-        told.append(
-            {
-                "name": row.name,
-                "what": "right" if row.broken is None else row.broken.what,
-                "must_fail": None if row.broken is None else row.broken.level.value,
-                "profile": row.result.profile,
-                "as_expected": row.as_expected,
-                "failed": [c.id for c in row.failed],
-                "rules": sorted(set(row.failed[0].rules)) if row.failed else [],
-                "passed": row.passed,
-                "surprises": row.surprises,
-                "failure": failures[0].message if failures else "",
-                "schedule": failures[0].schedule if failures else "",
-                "seconds": row.result.seconds,
-            }
-        )
-    return json.dumps(told, indent=1, sort_keys=True) + "\n"
+    return json.dumps(rows, indent=1, sort_keys=True) + "\n"
 
 
-def to_markdown(found: Sequence[Row]) -> str:
+def to_markdown(rows: Sequence[dict[str, Any]]) -> str:
     """A table of what fails where, and what passes all the same."""
     lines = ["| backend | what is wrong | fails | passes |", "|---|---|---|---|"]
-    for row in found:
-        what = "nothing" if row.broken is None else row.broken.what
-        fails = ", ".join(f"`{c.id}`" for c in row.failed[:1]) or "nothing"
-        if row.result.profile != "quick":
-            fails += f" ({row.result.profile})"
-        lines.append(f"| {row.name} | {what} | {fails} | {', '.join(row.passed)} |")
+    for row in rows:
+        fails = ", ".join(f"`{case}`" for case in row["failed"][:1]) or "nothing"
+        if row["profile"] != "quick":
+            fails += f" ({row['profile']})"
+        lines.append(f"| {row['name']} | {row['what']} | {fails} | {', '.join(row['passed'])} |")
     return "\n".join(lines) + "\n"
 
 
@@ -447,14 +446,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := [n for n in given.names if n not in BROKEN and n not in RIGHT]:
         parser.error(f"no {', '.join(unknown)}; there are {', '.join([*BROKEN, *RIGHT])}")
     found = rows(given.names, whole=not given.quick, tell=lambda n: print(n, file=sys.stderr))
-    print(to_json(found) if given.json else to_markdown(found), end="")
+    shown = [told(row) for row in found]
+    print(to_json(shown) if given.json else to_markdown(shown), end="")
     if given.page is not None:
-        given.page.write_text(put_into(given.page.read_text("utf-8"), to_markdown(found)), "utf-8")
-    for row in found:
-        if not row.as_expected:
-            told = ", ".join(row.surprises) or ", ".join(c.id for c in row.failed) or "nothing"
-            print(f"not as expected: {row.name} (failed: {told})", file=sys.stderr)
-    return 0 if all(row.as_expected for row in found) else 1
+        given.page.write_text(put_into(given.page.read_text("utf-8"), to_markdown(shown)), "utf-8")
+    wrong = [row for row in shown if not row["as_expected"]]
+    for row in wrong:
+        what = ", ".join(row["surprises"] or row["failed"]) or "nothing"
+        print(f"not as expected: {row['name']} (failed: {what})", file=sys.stderr)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
