@@ -35,8 +35,10 @@ def machine(lab: Lab) -> None:
 
     count, steps = _EXAMPLES.get(lab.profile, (1500, 50))
     made = seed(lab.seed)(machine_for(lab.subject))
+    if lab.subject.cost > 2:
+        steps = steps * 2 // 3  # readers look after each
     chosen = settings(
-        max_examples=max(8, int(count / lab.subject.cost)),
+        max_examples=max(3, int(count / lab.subject.cost)),
         stateful_step_count=steps,
         database=None,
         deadline=None,
