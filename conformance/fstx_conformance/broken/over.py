@@ -61,6 +61,9 @@ class OverStore:
     def __init__(self, inner: Store) -> None:
         self.inner: Any = inner
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.inner,))
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
@@ -262,10 +265,9 @@ class _DatasetRoom(DatasetRoom):
         self._below, self._above, self._backend = below, above, backend
 
     def open(self, process: Injector | None = None) -> Any:
-        process = process or Injector(agent="fresh")
-
         def layers(store: Any) -> Any:
-            return self._above(FaultStore(self._below(store), process))
+            found = self._below(store)
+            return self._above(found if process is None else FaultStore(found, process))
 
         with seams.under(seams.Layers(store=layers)):
             return self._backend(registry.backend([self.url], joined=False, **self._options))

@@ -230,7 +230,7 @@ BROKEN: dict[str, Broken] = {
         Level.HYGIENE,
         ("BACKEND-42",),
         "Staged data that nobody needs stay for ever.",
-        passes=(Level.SCALE, Level.ISOLATION),
+        passes=(Level.SCALE,),
     ),
     "recovery that can't be repeated": Broken(
         _local(backend=backends.NotReentrant),
@@ -284,7 +284,7 @@ BROKEN: dict[str, Broken] = {
         Level.CRASH,
         ("BACKEND-18",),
         "All promises are made, also that files which are replaced one by one appear at once.",
-        passes=(Level.SCALE, Level.ISOLATION),
+        passes=(Level.SCALE,),
     ),
     "a credential in an error": Broken(
         _dataset(backend=backends.Leaks, shown={"secret_key": backends.Leaks.SECRET}),

@@ -17,6 +17,7 @@ from fstx_conformance.races import Race, Writer, races, word_of
 from fstx_conformance.results import Level
 from fstx_conformance.scenes import BIG, Scene, stage_all, text
 from fstx_conformance.schedule import Schedule
+from fstx_conformance.subjects import raw
 from fstx_conformance.subjects.base import Process, Room
 from fstx_conformance.trial import Trial, diff, mixed, prepare
 from fstx_conformance.turns import elsewhere
@@ -210,9 +211,11 @@ def _watched(scene: Scene, every: int, room: Room, schedule: Schedule) -> Trial:
     return trial
 
 
-def _hold(room: Any) -> Callable[[], str]:
-    """A reader that holds the newest version: what it misses of it now, "" if nothing."""
-    dataset = room.dataset()
+def _hold(room: Room) -> Callable[[], str] | None:
+    """A reader that holds the newest version: what it misses of it now, "" if nothing; None: no way to."""
+    dataset = raw.dataset_of(room)
+    if dataset is None:
+        return None
     version = dataset.view() if dataset.exists() else None
     entries = {} if version is None else {p: e for p, e in version.items() if not e.directory}
     before = {path: dataset.read(entry) for path, entry in entries.items()}
