@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from fstx.errors import ConflictError
 from fstx.types import Capability, Mode
-from fstx_conformance.lab import Lab
+from fstx_conformance.lab import Lab, NotApplicable
 from fstx_conformance.scenes import BIG, stage_all, text
 from fstx_conformance.subjects.base import Process, Room, Tree
 from fstx_conformance.trial import diff
@@ -90,3 +91,11 @@ def together(calls: list[Callable[[], object]]) -> list[BaseException | None]:
     for thread in threads:
         thread.join()
     return found
+
+
+def another(room: Room) -> Any:
+    """A second open transaction; NotApplicable where a target has one at a time."""
+    try:
+        return room.begin()
+    except ConflictError:
+        raise NotApplicable("a target has one open transaction at a time here") from None

@@ -16,7 +16,7 @@ from fstx.errors import (
 )
 from fstx.types import Capability
 from fstx_conformance.cases import case
-from fstx_conformance.checks import MODES, OLD, create, place, refused, same
+from fstx_conformance.checks import MODES, OLD, another, create, place, refused, same
 from fstx_conformance.injector import Call, Injector
 from fstx_conformance.lab import Lab, NotApplicable
 from fstx_conformance.results import Level
@@ -96,7 +96,7 @@ def snapshots(lab: Lab) -> None:
 def errors(lab: Lab) -> None:
     """Errors are the library's, pickle whole, and name what they are about."""
     with place(lab) as room:
-        tx, stale = room.begin(), room.begin()
+        tx, stale = room.begin(), another(room)
         foreign = stale.stager().stage("q", b"foreign")
         stale.stage("a", b"stale")
         found = [

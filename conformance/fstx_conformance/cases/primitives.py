@@ -335,7 +335,7 @@ def replace_if(lab: Lab) -> None:
             gives(lab, answer, Answer.DONE, "replace_if of the token", "STORE-13")
             gives(lab, store.get("o"), b"%d" % n, "get after it", "STORE-13")
         lab.check(len(set(tokens[:3])) == 3, f"tokens of different contents: {tokens} (STORE-14)")
-        gives(lab, store.replace_if("o", b"x", tokens[1]), Answer.TAKEN, "an old token", "STORE-13")
+        gives(lab, store.replace_if("o", b"x", tokens[2]), Answer.TAKEN, "an old token", "STORE-13")
         store.delete(["o"])
         gives(
             lab, store.replace_if("o", b"x", tokens[-1]), Answer.TAKEN, "of what went", "STORE-13"

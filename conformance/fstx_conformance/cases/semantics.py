@@ -20,6 +20,7 @@ from fstx_conformance.cases import case
 from fstx_conformance.checks import (
     MODES,
     OLD,
+    another,
     create,
     opened,
     place,
@@ -164,7 +165,7 @@ def conflict(lab: Lab) -> None:
             _must_detect(room)
             tx = room.begin()
             mine(tx)
-            with room.begin() as other:
+            with another(room) as other:
                 others(other)
             lab.seen["committed"] += 1
             now = room.read()

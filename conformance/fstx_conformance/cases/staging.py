@@ -16,7 +16,7 @@ from fstx.errors import (
 )
 from fstx.types import Capability
 from fstx_conformance.cases import case
-from fstx_conformance.checks import OLD, opened, place, reads_none, refused, same
+from fstx_conformance.checks import OLD, another, opened, place, reads_none, refused, same
 from fstx_conformance.lab import Lab, NotApplicable
 from fstx_conformance.results import Level
 from fstx_conformance.scenes import BIG, text
@@ -168,7 +168,7 @@ def _reads(lab: Lab, tx: Any, wanted: Tree, when: str) -> None:
 def receipts(lab: Lab) -> None:
     """Receipts count once they are adopted; of two the later wins; a stranger's is refused."""
     with place(lab) as room:
-        tx, other = room.begin(), room.begin()
+        tx, other = room.begin(), another(room)
         stager = tx.stager()
         first, second = stager.stage("p", b"first"), stager.stage("p", b"second one")
         stager.stage("never", b"not adopted")
