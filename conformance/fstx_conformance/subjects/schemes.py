@@ -31,6 +31,8 @@ class SchemeSubject(Subject):
         self._top = f"{url.rstrip('/')}/fstx-conformance-{secrets.token_hex(4)}"
         self._count = 0
         self.seam = self._find_seam()
+        found = self._open(f"{self._top}/seam").guarantee(mode="create", durability="data")
+        self.strategy = found.strategy or self.strategy
 
     @property
     def options(self) -> dict[str, Any]:

@@ -101,9 +101,8 @@ class OneTarget:
         """Settle what dead writers left, whether it was to be a dataset or a plain object."""
         found = self._backend(None)
         assert isinstance(found, ManifestBackend)
-        if found.dataset.exists():
-            return found.recover()
-        return self._plain().recover()
+        report = found.recover()  # also of a first writer, who left no marker
+        return report if found.dataset.exists() else self._plain().recover()
 
     def outcome(self, id: str, /) -> OutcomeState:
         """What became of a transaction, whether it was to be a dataset or a plain object."""
