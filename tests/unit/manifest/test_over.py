@@ -92,7 +92,7 @@ def test_the_root_of_the_store_can_be_a_target(top: Store) -> None:
 def test_what_a_dead_first_writer_staged_is_found(top: Store, entry: str | None) -> None:
     """Protects recovery: by the target's name alone, with no marker yet, whether it was a tree or a file."""
     tx = backend_over(top, ["a/f"], joined=True).begin(mode="update", **ALL, entry=entry)
-    tx.stager().stage("f" if entry else "f/x", bytes(1 << 20))
+    tx.stage("f" if entry else "f/x", bytes(1 << 20))
     staged = [info.key for info in top.list("") if "/data/" in info.key]
     assert len(staged) == 1
     del tx
@@ -135,7 +135,8 @@ def test_recover_by_the_name_of_a_tx_target_finds_a_dead_first_writer(tmp_path: 
     """Protects recovery through ``tx::``, too: `recover` names the target that `begin` was given."""
     url = f"tx::{tmp_path}/cube"
     tx = fstx.begin(url)
-    tx.stager().stage("x", bytes(1 << 20))  # it is there when this returns
+    tx.stage("x", bytes(1 << 20))
+    assert tx.read("x", 0, 1) == b"\0"  # it is there now
     data = tmp_path / "cube" / ".fstx" / "data"
     staged = [path for path in data.rglob("*") if path.is_file()]
     assert len(staged) == 1
