@@ -19,7 +19,7 @@ from fstx_conformance.schedule import Fault, Schedule
 from fstx_conformance.subjects.base import Room, Subject
 from fstx_conformance.trial import Trial, run_trial
 
-_BUDGET = {"quick": 48, "standard": 1200, "exhaustive": 1_000_000}
+_BUDGET = {"quick": 36, "standard": 1200, "exhaustive": 1_000_000}
 _EPOCH_NS = 1_700_000_000_000_000_000  # where the time that names carry begins
 _KEPT = 5  # failures that are told with all details
 

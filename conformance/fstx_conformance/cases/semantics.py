@@ -84,8 +84,8 @@ def require(lab: Lab) -> None:
     """What is not promised and yet required is refused before a byte is written."""
     missing = 0
     with place(lab) as room:
-        before = raw.listing(room) or room.read()
         for mode in ("replace", "update"):
+            before = raw.listing(room) or room.read()
             told = room.open().guarantee(mode=mode, durability="data")
             for capability in Capability:
                 if capability in told:

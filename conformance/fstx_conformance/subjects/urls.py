@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -13,6 +14,7 @@ from fstx.backends.local import LocalBackend, native_ops
 from fstx.backends.manifest.dataset import Dataset
 from fstx.errors import UsageError
 from fstx.ops import Ops
+from fstx.ops.posix import PosixOps
 from fstx.protocol import Backend
 from fstx.stores import Store, Tidies
 from fstx.stores.opening import open_store
@@ -122,6 +124,13 @@ class LocalSubject(Subject):
                 os.rmdir(os.path.dirname(self._top))
 
 
+class _WithoutExchange(PosixOps):
+    """The calls of a place that can't exchange two names, as many network mounts."""
+
+    def exchange(self, a: str, b: str) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), a)
+
+
 class LocalRoom(Room):
     """A directory with the target ``t`` in it."""
 
@@ -134,13 +143,12 @@ class LocalRoom(Room):
 
     def ops(self, process: Injector | None) -> Ops:
         """The calls of one process."""
+        plain = native_ops() if self._exchange else _WithoutExchange()
         if process is None:
-            if self._exchange:
-                return native_ops()
-            process = Injector(agent="fresh")
+            return plain
         known = self._processes.get(id(process))
         if known is None:
-            known = FaultOps(native_ops(), process, exchange=self._exchange, root=self.folder)
+            known = FaultOps(plain, process, exchange=self._exchange, root=self.folder)
             self._processes[id(process)] = known
         return known
 
