@@ -253,8 +253,9 @@ class Datasets(DatasetSubject):
         room = super().room()
         return _DatasetRoom(room._inner, self._options, self._below, self._above, self._backend)
 
-    def on_disk(self) -> None:
-        return None  # the layers don't go there
+    def on_disk(self) -> OnDisk | None:
+        plain = self._below is self._above is self._backend is same
+        return super().on_disk() if plain else None  # the layers don't go there
 
 
 class _DatasetRoom(DatasetRoom):
