@@ -105,7 +105,7 @@ COMPARED = ("fsspec-transaction", "temp-replace", "zarr-localstore")
 BY_HAND = ("ext4", "xfs", "btrfs", "tmpfs")
 """Need root, mkfs and loop devices: run when named."""
 
-PROFILES = {"local": "standard", "tx-s3": "standard", "s3": "standard"}
+PROFILES = {"local": "standard", "tx-s3": "standard"}
 """What CI runs in more than ``quick``."""
 
 

@@ -116,7 +116,8 @@ class Lab:
     @property
     def budget(self) -> int:
         """About how many trials the case may make."""
-        return max(12, int(_BUDGET[self.profile] / self.subject.cost))
+        least = 4 if self.profile == "quick" else 12
+        return max(least, int(_BUDGET[self.profile] / self.subject.cost))
 
     # --- what is found -------------------------------------------------------------------------------
 

@@ -56,7 +56,7 @@ def test_without_exchange_and_on_windows() -> None:
 @pytest.mark.parametrize("mode", ["create", "replace", "update"])
 @pytest.mark.parametrize("durability", ["none", "data"])
 def test_every_capability_has_a_reason(place: Abilities, mode: Any, durability: Any) -> None:
-    """I1: each capability once, with a reason; DURABLE follows the wish and the system; memory never lasts."""
+    """I1: each capability once, with a reason; DURABLE follows wish and system; memory never lasts."""
     for occupied, targets in [(0, 1), (1, 1), (0, 2), (2, 2)]:
         made = guarantee(
             "u", mode=mode, durability=durability, entry=None, occupied=occupied, targets=targets,

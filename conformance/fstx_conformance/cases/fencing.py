@@ -144,6 +144,8 @@ def _meet(lab: Lab, meetings: list[Meeting], share: float) -> None:
     with lab.room() as room:
         if not hasattr(room, "dataset"):
             raise NotApplicable("the storage keeps no versions, so there is nothing to collect")
+    if lab.replay is None:  # on a dear storage some of them, drawn by the seed
+        meetings = lab.rng.sample(meetings, min(len(meetings), max(2, lab.budget // 4)))
     for meeting in meetings:
         run = partial(meet, meeting)
         if lab.replay is not None:

@@ -268,7 +268,7 @@ class DatasetSubject(Subject):
         self.processes = registry.scheme_of(inner) != "memory"
         self._top = f"{inner.rstrip('/')}/fstx-conformance-{secrets.token_hex(4)}"
         self.cost = cost or (
-            1.0 if registry.scheme_of(inner) in ("memory", "file", "local") else 20.0
+            1.0 if registry.scheme_of(inner) in ("memory", "file", "local") else 40.0
         )
         self._count = 0
 
@@ -364,7 +364,7 @@ class PlainSubject(Subject):
 
     seam = "store"
     strategy = "plain"
-    cost = 20.0
+    cost = 40.0
 
     def __init__(self, url: str, *, name: str, **options: Any) -> None:
         self.name, self.url, self._options = name, url, options

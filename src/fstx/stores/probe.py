@@ -186,9 +186,7 @@ def _create(store: Store, key: str, data: bytes) -> None:
 def _try_put_new(store: Store, key: str) -> str:
     _create(store, key, b"first")
     if _settled(lambda: store.put_new(key, b"second")) is Answer.DONE:
-        raise _LieError(
-            "accepted a second put-if-absent of the same key: it ignores the condition"
-        )
+        raise _LieError("accepted a second put-if-absent of the same key: it ignores the condition")
     if (kept := store.get(key)) != b"first":
         raise _LieError(f"refused the second PUT of a key, but its content became {kept!r}")
     store.delete([key])

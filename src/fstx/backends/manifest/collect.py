@@ -189,10 +189,11 @@ class Collector:
             known |= plan.once
         for txid in sorted(owners.keys() - known):
             last_s = owners[txid].last_s
-            idle_s = now_s - last_s if last_s is not None else float("inf")
+            # A look at one object and a listing may round the storage's time differently.
+            idle_s = max(0.0, now_s - last_s) if last_s is not None else float("inf")
             living = joining.find(txid) is not None
             dead = idle_s >= self._older_than_s and not living and _OWNER.fullmatch(txid)
-            (plan.dead if dead else plan.waiting)[txid] = max(0.0, idle_s)
+            (plan.dead if dead else plan.waiting)[txid] = idle_s
         return plan
 
     def owners(self) -> tuple[dict[str, _Owner], float]:
