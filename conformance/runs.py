@@ -77,6 +77,19 @@ def _server(kind: str, chained: bool) -> Make:
     return make
 
 
+def _sftp(stack: ExitStack, folder: Path) -> Subject:
+    from fstx_conformance.subjects.fileservers import FileServerSubject
+    from support import emulators
+
+    shared, logs = folder / "sftp", folder / "logs-sftp"
+    shared.mkdir()
+    logs.mkdir()
+    server = emulators.OwnSftp(shared, logs)
+    stack.callback(server.stop)
+    place = server.place()
+    return FileServerSubject(place.url, str(place.root), name="sftp (asyncssh)", **place.options)
+
+
 _TITLES = {"S3": "ministack", "GCS": "own server", "Azure": "azurite"}
 SUBJECTS: dict[str, Make] = {
     "local": _local("local"),
@@ -90,6 +103,7 @@ SUBJECTS: dict[str, Make] = {
     "tx-gcs": _server("GCS", True),
     "azure": _server("Azure", False),
     "tx-azure": _server("Azure", True),
+    "sftp": _sftp,
     "fsspec-transaction": _comparison("fsspec-transaction"),
     "temp-replace": _comparison("temp-replace"),
     "zarr-localstore": _comparison("zarr-localstore"),
@@ -108,11 +122,9 @@ BY_HAND = ("ext4", "xfs", "btrfs", "tmpfs")
 PROFILES = {"local": "standard"}
 """What CI runs in more than ``quick``."""
 
-LESS = dict.fromkeys(
-    ("gcs", "tx-gcs", "azure", "tx-azure"),
-    ("primitives", "semantics", "crash", "scale", "hygiene"),
-)
-"""The levels that CI runs where another server has run all: each request takes its time."""
+_LEVELS = ("primitives", "semantics", "crash", "scale", "hygiene")
+LESS = {**dict.fromkeys(("gcs", "tx-gcs", "azure", "tx-azure"), _LEVELS), "sftp": _LEVELS[1:]}
+"""The levels that CI runs where each request takes its time, and another storage has run all."""
 
 
 @contextlib.contextmanager

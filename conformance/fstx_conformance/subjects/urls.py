@@ -165,21 +165,26 @@ class LocalRoom(Room):
         return read_folder(self.url)
 
     def leftovers(self) -> list[str]:
-        found = [name for name in os.listdir(self.folder) if name != TARGET]
-        control = os.path.join(self.folder, _CONTROL)
-        if os.path.isdir(control):
-            below = [
-                os.path.relpath(os.path.join(where, name), self.folder)
-                for where, folders, files in os.walk(control)
-                for name in [*files, *([] if folders or files else ["."])]
-            ]
-            # Receipts of ids that callers chose stay for good.
-            found = [n for n in found if n != _CONTROL]
-            found += [n for n in below if not n.startswith(os.path.join(_CONTROL, "done", "k-"))]
-        return sorted(found)
+        return leftovers_of(self.folder)
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def leftovers_of(folder: str) -> list[str]:
+    """What lies in a room's folder beside the target and the receipts that stay."""
+    found = [name for name in os.listdir(folder) if name != TARGET]
+    control = os.path.join(folder, _CONTROL)
+    if os.path.isdir(control):
+        below = [
+            os.path.relpath(os.path.join(where, name), folder)
+            for where, folders, files in os.walk(control)
+            for name in [*files, *([] if folders or files else ["."])]
+        ]
+        # Receipts of ids that callers chose stay for good.
+        found = [n for n in found if n != _CONTROL]
+        found += [n for n in below if not n.startswith(os.path.join(_CONTROL, "done", "k-"))]
+    return sorted(found)
 
 
 def read_folder(path: str) -> Tree:

@@ -217,6 +217,11 @@ class LocalTransaction(BaseTransaction):
             return read_range(self._ops, self._items.target_path(path), start, stop)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise FileNotFoundError(f"{path!r} is not in {self.url}") from error
+        except OSError as error:  # file servers have one word for many failures
+            found = self._ops.lstat(self._items.target_path(path))
+            if found is None or found.kind is not FileKind.TREE:
+                raise
+            raise FileNotFoundError(f"{path!r} is a directory in {self.url}") from error
 
     def _no_links(self, path: str) -> None:
         i, rest = self._items.split(path)
