@@ -108,7 +108,7 @@ class TransactionMachine(RuleBasedStateMachine):
             with contextlib.suppress(TransactionError):
                 one.tx.rollback()
         self.opened.clear()
-        gc.collect()
+        gc.collect(1)
         seams.end_of_process()
         self._stack.close()
 

@@ -171,8 +171,6 @@ def _run_case(case: Case, lab: Lab) -> CaseResult:
             )
         if case.level.value in lab.subject.spared:
             raise NotApplicable(lab.subject.spared[case.level.value])
-        gc.collect()
-        gc.freeze()  # ends of processes collect garbage: only what the case makes is looked through
         with _young():
             case.run(lab)
     except NotApplicable as told:
