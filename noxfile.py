@@ -86,9 +86,10 @@ def imports(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Unit and integration tests on real input."""
-    folders = ("tests/unit", "tests/integration", "tests/conformance")
     spread = ("-n", "2", "--dist", "worksteal")
-    pytest(session, *folders, "--ignore=tests/unit/test_docs_examples.py", *spread)
+    folders = ("tests/unit", "tests/integration", "--ignore=tests/unit/test_docs_examples.py")
+    pytest(session, *folders, *spread)
+    pytest(session, "tests/conformance", "-m", "not slow", *spread)
 
 
 @nox.session
@@ -154,7 +155,7 @@ def conformance(session: nox.Session) -> None:
 @nox.session
 def exhaustive(session: nox.Session) -> None:
     """The conformance suite without limits, and the kill table; hours, so on purpose only."""
-    install(session, ".[test]")
+    pytest(session, "tests/conformance", "-m", "slow")
     python(session, "tests/servers/install.py")
     python(session, "conformance/runs.py", "exhaustive", "--jobs", "2", *session.posargs)
     python(session, "-m", "fstx_conformance.broken.table")
