@@ -1,6 +1,6 @@
 """What is checked, by name. ``nox`` runs all that CI runs.
 
-``bench``, ``ceph``, ``exhaustive``, ``wine``, ``tests-3.12`` and ``tests-3.13`` are run on purpose only.
+``bench``, ``ceph``, ``exhaustive``, ``files``, ``wine``, ``tests-3.12``, ``tests-3.13`` are run on purpose.
 With ``--no-venv`` the sessions use the environment that nox itself lies in.
 """
 
@@ -24,7 +24,6 @@ nox.options.sessions = [
     "model",
     "crash",
     "servers",
-    "files",
     "conformance",
     "example",
     "docs",
@@ -108,7 +107,7 @@ def crash(session: nox.Session) -> None:
 def servers(session: nox.Session) -> None:
     """Real servers of S3, GCS, Azure and SFTP, and liars among them."""
     python(session, "tests/servers/install.py")
-    pytest(session, "tests/remote", "-n", "2")
+    pytest(session, "tests/remote", "-n", "2", "--ignore=tests/remote/test_kit_wire.py")
 
 
 @nox.session
@@ -146,7 +145,7 @@ def wine(session: nox.Session) -> None:
 
 @nox.session
 def conformance(session: nox.Session) -> None:
-    """The conformance suite: quick over every subject, standard over local disk."""
+    """The conformance suite, quick, over local files, memory and S3."""
     install(session, ".[test]")
     python(session, "tests/servers/install.py")
     python(session, "conformance/runs.py", *(session.posargs or ("ci", "--jobs", "2")))
@@ -156,6 +155,7 @@ def conformance(session: nox.Session) -> None:
 def exhaustive(session: nox.Session) -> None:
     """The conformance suite without limits, and the kill table; hours, so on purpose only."""
     pytest(session, "tests/conformance", "-m", "slow")
+    pytest(session, "tests/remote/test_kit_wire.py")
     python(session, "tests/servers/install.py")
     python(session, "conformance/runs.py", "exhaustive", "--jobs", "2", *session.posargs)
     python(session, "-m", "fstx_conformance.broken.table")
