@@ -145,7 +145,7 @@ def wine(session: nox.Session) -> None:
 
 @nox.session
 def conformance(session: nox.Session) -> None:
-    """The conformance suite, quick, over local files, memory and S3."""
+    """The conformance suite, quick, over local files and memory."""
     install(session, ".[test]")
     python(session, "tests/servers/install.py")
     python(session, "conformance/runs.py", *(session.posargs or ("ci", "--jobs", "2")))

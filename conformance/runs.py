@@ -121,7 +121,7 @@ COMPARED = ("fsspec-transaction", "temp-replace", "zarr-localstore")
 BY_HAND = ("ext4", "xfs", "btrfs", "tmpfs")
 """Need root, mkfs and loop devices: run when named."""
 
-CI = ("tx-s3", "local", "local-without-exchange", "tx-local", "memory", "tx-memory")
+CI = ("local", "local-without-exchange", "tx-local", "memory", "tx-memory")
 """What CI runs, all of it quick; the other subjects and profiles take longer and are run by name."""
 
 COMPARED = ("fsspec-transaction", "temp-replace", "zarr-localstore")
