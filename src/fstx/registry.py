@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from fstx.errors import CapabilityError, PathError, UsageError
 from fstx.protocol import Backend
+from fstx.stores.hiding import without_user
 
 GROUP = "fstx.backends"
 URL: TypeAlias = "str | os.PathLike[str]"
@@ -127,10 +128,12 @@ def backend(urls: Sequence[str], *, joined: bool = False, **options: Any) -> Bac
     if point is None and scheme in _BUILT_IN:
         point = EntryPoint(scheme, _BUILT_IN[scheme], GROUP)
     if point is None and scheme in _REFUSED:
-        raise CapabilityError(f"no transaction can be kept at {shown(urls[0])}: {_REFUSED[scheme]}")
+        raise CapabilityError(
+            f"no transaction can be kept at {without_user(urls[0])}: {_REFUSED[scheme]}"
+        )
     if point is None:
         raise CapabilityError(
-            f"no backend for {scheme}:// ({shown(urls[0])}); there are {', '.join(schemes())}. "
+            f"no backend for {scheme}:// ({without_user(urls[0])}); there are {', '.join(schemes())}. "
             f"A package adds one by an entry point of the group {GROUP!r}"
         )
     factory: Callable[..., Backend] = point.load()
@@ -142,13 +145,6 @@ def backend(urls: Sequence[str], *, joined: bool = False, **options: Any) -> Bac
                 f"the backend of {scheme}:// does not know an option: {error}"
             ) from error
         raise
-
-
-def shown(url: str) -> str:
-    """The URL without what stands before the host: it may be a password."""
-    scheme, _, rest = url.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}" if rest else url
 
 
 def enters_by_document(backend: Backend) -> bool:

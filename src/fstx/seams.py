@@ -26,7 +26,8 @@ class Layers:
     ops: Callable[[Any], Any] | None = None
 
 
-_layers: ContextVar[Layers | None] = ContextVar("fstx_layers", default=None)
+_NONE = Layers()
+_layers: ContextVar[Layers] = ContextVar("fstx_layers", default=_NONE)
 _endings: list[Callable[[], object]] = []
 _wait: Callable[[float], object] = time.sleep
 _hex: Callable[[int], str] = secrets.token_hex
@@ -45,20 +46,16 @@ def under(layers: Layers) -> Iterator[None]:
 
 def around_store(store: T) -> T:
     """`store`, or the layer over it."""
-    layers = _layers.get()
-    if layers is None or layers.store is None or getattr(store, "is_layer", False):
-        return store
-    wrapped: T = layers.store(store)
-    return wrapped
+    return _over(_layers.get().store, store)
 
 
 def around_ops(ops: T) -> T:
     """`ops`, or the layer over it."""
-    layers = _layers.get()
-    if layers is None or layers.ops is None or getattr(ops, "is_layer", False):
-        return ops
-    wrapped: T = layers.ops(ops)
-    return wrapped
+    return _over(_layers.get().ops, ops)
+
+
+def _over(layer: Callable[[Any], T] | None, inner: T) -> T:
+    return inner if layer is None or getattr(inner, "is_layer", False) else layer(inner)
 
 
 def pause(seconds: float) -> None:

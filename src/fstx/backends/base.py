@@ -457,14 +457,14 @@ def wrap_storage_error(error: OSError, doing: str, txid: str | None = None) -> S
 
 
 @contextmanager
-def storage_errors(doing: str) -> Iterator[None]:
+def storage_errors(doing: str, txid: str | None = None) -> Iterator[None]:
     """What storage refuses within the block becomes a StorageError that says what was done."""
     try:
         yield
     except TransactionError:
         raise
     except OSError as error:
-        raise wrap_storage_error(error, doing) from error
+        raise wrap_storage_error(error, doing, txid) from error
 
 
 def note_other(error: BaseException, other: BaseException) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from fstx import seams
-from fstx.backends.base import wrap_storage_error
+from fstx.backends.base import storage_errors
 from fstx.backends.local.backend import LocalBackend
 from fstx.errors import PathError, UsageError
 from fstx.ops import Ops
+from fstx.stores.hiding import without_user
 
 __all__ = ["SwapBackend", "open_sftp", "open_smb"]
 
@@ -34,11 +35,9 @@ class SwapBackend(LocalBackend):
     """
 
     def __init__(self, ops: Ops, targets: Sequence[str], *, joined: bool = False) -> None:
-        try:
+        place = ", ".join(ops.place + t for t in targets)
+        with storage_errors(f"{place} can't be reached"):
             super().__init__(list(targets), joined=joined, ops=ops, syncfs=False)
-        except OSError as error:
-            place = ", ".join(ops.place + t for t in targets)
-            raise wrap_storage_error(error, f"{place} can't be reached") from error
 
     def __repr__(self) -> str:
         return f"SwapBackend({self.url})"
@@ -80,7 +79,7 @@ def open_smb(
     for url, path in zip(urls, paths, strict=True):
         if path.count("/") < 2:
             raise PathError(
-                f"{_shown(url)} is a share, not a place in one; name smb://host/share/target"
+                f"{without_user(url)} is a share, not a place in one; name smb://host/share/target"
             )
     if ops is None:
         from fstx.ops.smb import SmbOps
@@ -97,7 +96,7 @@ def _parse(urls: Sequence[str], options: dict[str, Any]) -> tuple[dict[str, Any]
         try:
             port = parts.port
         except ValueError:
-            raise PathError(f"{_shown(url)} has a port that is no number") from None
+            raise PathError(f"{without_user(url)} has a port that is no number") from None
         told = {
             "host": parts.hostname,
             "port": port,
@@ -108,19 +107,14 @@ def _parse(urls: Sequence[str], options: dict[str, Any]) -> tuple[dict[str, Any]
         if "user" in server:
             server.setdefault("username", server.pop("user"))
         if not server.get("host"):
-            raise PathError(f"{_shown(url)} names no host; write {parts.scheme}://user@host/path")
+            raise PathError(
+                f"{without_user(url)} names no host; write {parts.scheme}://user@host/path"
+            )
         path = parts.path.replace("%23", "#").replace("%3F", "?")
         if not path.strip("/"):
-            raise PathError(f"{_shown(url)} names no path on the server")
+            raise PathError(f"{without_user(url)} names no path on the server")
         servers.append(server)
         paths.append(posixpath.normpath("/" + path.lstrip("/")))
     if any(server != servers[0] for server in servers[1:]):
         raise UsageError("the targets of one transaction lie on one server, reached as one user")
     return servers[0], paths
-
-
-def _shown(url: str) -> str:
-    """The URL without what stands before the host."""
-    scheme, _, rest = url.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

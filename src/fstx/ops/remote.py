@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol
 
 from fstx import seams
+from fstx.ops.processes import boot_id, namespace, stat_of
 
 LEASE_S = 30.0
 BEAT_S = 3.0  # a reader learns within this that a holder lives
@@ -401,34 +402,13 @@ def _self() -> dict[str, Any]:
     return {
         "host": platform.node(),
         "boot": boot_id(),
-        "pids": _pids(),
+        "pids": namespace(),
         "pid": os.getpid(),
         "start": _start_of(os.getpid()),
     }
 
 
-def boot_id() -> str:
-    """Identity of this kernel's life, empty where the system doesn't tell."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
-
-
-def _pids() -> str:
-    """The name space of process numbers: one number means another process in each."""
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
-
-
 def _start_of(pid: int) -> int | None:
-    """When a process began, in ticks since boot (proc(5)); None where it is not, or is a zombie."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    """When a process began, in ticks since boot; None where it is not, or is a zombie."""
+    found = stat_of(pid)
+    return None if found is None or found[0] in "ZX" else int(found[1])

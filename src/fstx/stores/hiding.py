@@ -62,6 +62,13 @@ def _pickled(error: BaseException) -> str:
         return ""
 
 
+def without_user(url: str) -> str:
+    """The URL without what stands before the host: it may be a password."""
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}" if rest else url
+
+
 def plain_url(url: str) -> str:
     """An endpoint's URL without user, password and query."""
     parts = urlsplit(url)
@@ -69,4 +76,4 @@ def plain_url(url: str) -> str:
     return urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
 
 
-__all__ = ["plain_url", "scrub", "secrets_of", "shows"]
+__all__ = ["plain_url", "scrub", "secrets_of", "shows", "without_user"]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from fstx import seams
 from fstx.backends.base import key_of, refuse_missing, wrap_storage_error
-from fstx.backends.local.control import CLAIM, REF, TEMPORARY, Control, boot_id, names_from
+from fstx.backends.local.control import CLAIM, REF, TEMPORARY, Control, names_from
 from fstx.backends.local.items import Target, identity, is_empty_tree, is_weak
 from fstx.backends.local.perform import LOCK_WAIT_S
 from fstx.backends.local.probe import leaves_mount, probe
@@ -28,6 +28,7 @@ from fstx.errors import (
     UsageError,
 )
 from fstx.ops import FileKind, LockHandle, Ops
+from fstx.ops.processes import boot_id
 from fstx.ops.windows import name_problem
 from fstx.paths import CONTROL_NAME, check_path, fold
 from fstx.select import Abilities, guarantee

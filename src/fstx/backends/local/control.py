@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator
 from fstx.backends.base import wrap_storage_error
 from fstx.errors import ConflictError, StorageError
 from fstx.ops import FileKind, LockHandle, Ops
-from fstx.ops.remote import boot_id
 from fstx.paths import CONTROL_NAME, fold
 
 ALIVE, REF, GENERATION, CLAIM = ".alive", ".ref", ".gen", ".claim"
@@ -266,20 +265,3 @@ def is_tree(ops: Ops, path: str) -> bool:
 def names_from(parent: str, targets: Iterable[str]) -> list[str]:
     """Targets as a receipt names them: relative to the home, so that the whole may be moved; sorted."""
     return sorted(os.path.relpath(t, parent).replace(os.sep, "/") for t in targets)
-
-
-__all__ = [
-    "ALIVE",
-    "CLAIM",
-    "FENCED",
-    "GENERATION",
-    "PROBE",
-    "REF",
-    "TEMPORARY",
-    "TRASH",
-    "Control",
-    "boot_id",
-    "is_tree",
-    "names_from",
-    "remove_tree",
-]

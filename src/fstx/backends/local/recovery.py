@@ -12,13 +12,14 @@ import platform
 from typing import Any, cast
 
 from fstx import machines
-from fstx.backends.local.control import REF, Control, boot_id, names_from, remove_tree
+from fstx.backends.local.control import REF, Control, names_from, remove_tree
 from fstx.backends.local.items import first_link, identity
 from fstx.backends.local.journals import home_of, owner_of, read_records, read_ref, same
 from fstx.backends.local.perform import Performer
 from fstx.backends.local.records import Entry, RecordBody
 from fstx.errors import RecoveryError
 from fstx.machines import vocabulary as v
+from fstx.ops.processes import boot_id
 from fstx.types import OutcomeState, Recovery, Settled
 
 _EMPTY = RecordBody("", "rename", "create", True, False, "data", ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fstx import seams
@@ -205,10 +205,8 @@ class ManifestBackend:
             return OutcomeState.ACTIVE
         return OutcomeState.UNKNOWN
 
-    @contextlib.contextmanager
-    def _storage(self, doing: str) -> Iterator[None]:
-        with storage_errors(f"{doing} at {self.url} failed"):
-            yield
+    def _storage(self, doing: str) -> contextlib.AbstractContextManager[None]:
+        return storage_errors(f"{doing} at {self.url} failed")
 
     def join(self, reference: str) -> Any:
         """The transaction that a URL names: the open one of this process, else one to stage into."""

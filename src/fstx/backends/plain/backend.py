@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from fstx.backends.base import refuse_missing, wrap_storage_error
+from fstx.backends.base import refuse_missing, storage_errors
 from fstx.backends.manifest.dataset import marked_above
 from fstx.backends.manifest.names import DATA, new_txid, owner_of
 from fstx.backends.manifest.resolve import top_of
@@ -377,14 +377,8 @@ class PlainBackend:
             outcome="aborted",
         )
 
-    @contextlib.contextmanager
-    def _storage_errors(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except TransactionError:
-            raise
-        except OSError as error:
-            raise wrap_storage_error(error, f"{doing} at {self.url} failed") from error
+    def _storage_errors(self, doing: str) -> contextlib.AbstractContextManager[None]:
+        return storage_errors(f"{doing} at {self.url} failed")
 
 
 def open_backend(urls: Sequence[str], *, joined: bool = False, **options: Any) -> PlainBackend:

@@ -11,7 +11,7 @@ from typing import Literal
 from weakref import WeakValueDictionary
 
 from fstx import seams
-from fstx.backends.local.control import boot_id
+from fstx.ops.processes import boot_id, namespace, stat_of
 
 Life = Literal["living", "dead", "elsewhere"]
 
@@ -95,20 +95,14 @@ def _life_of(pid: int, started: str) -> Life:
 
 
 def _boot() -> str:
-    try:
-        namespace = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return boot_id()
-    return f"{boot_id()}/{namespace}"
+    space = namespace()
+    return f"{boot_id()}/{space}" if space else boot_id()
 
 
 def _started(pid: int) -> str:
     """When a process began, in ticks since the machine's start; "" where the system does not say."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[19].decode()
-    except (OSError, IndexError):
-        return ""
+    found = stat_of(pid)
+    return "" if found is None else found[1]
 
 
 __all__ = ["Life", "Owner", "closed", "opened"]

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-from fstx.backends.base import BaseTransaction, note_other, wrap_storage_error
+from fstx.backends.base import BaseTransaction, note_other, storage_errors, wrap_storage_error
 from fstx.backends.plain import owner
 from fstx.backends.plain.base import Base
 from fstx.backends.plain.claims import Ledger
@@ -18,7 +18,7 @@ from fstx.backends.plain.names import is_gone, is_notice, staged_prefix
 from fstx.backends.plain.ops import stamp
 from fstx.backends.plain.staging import HELD, PLACED, Desk, PlainStager, Rules, key_checksum
 from fstx.backends.plain.sweep import sweep
-from fstx.errors import StateError, StorageError, TransactionError
+from fstx.errors import StateError, StorageError
 from fstx.types import Buffer, Capability, Guarantee, Mode, Snapshot, StagedObject
 
 _READ_BYTES = 8 << 20
@@ -207,15 +207,6 @@ class PlainTransaction(BaseTransaction):
         except OSError as error:
             raise wrap_storage_error(error, f"reading {path!r}", self._id) from error
 
-    @contextlib.contextmanager
-    def _telling(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except TransactionError:
-            raise
-        except OSError as error:
-            raise wrap_storage_error(error, doing, self._id) from error
-
     def _base_paths(self, prefix: str) -> Iterator[str]:
         with self._reading(prefix):
             found = self.base.below(self.place(prefix)) if prefix else self.base.all()
@@ -251,7 +242,7 @@ class PlainTransaction(BaseTransaction):
     def _publish(self) -> Snapshot:
         started = time.time()
         try:
-            with self._telling(f"committing to {self._url}"):
+            with storage_errors(f"committing to {self._url}", self._id):
                 self._settle()
                 self._desk.wait()
                 commit = Commit(self, self._changes, started)
@@ -275,7 +266,7 @@ class PlainTransaction(BaseTransaction):
     def give_up(self) -> None:
         """Nothing of this is left; the names are free. What can't be removed now, recovery removes."""
         try:
-            with self._telling(f"rolling back at {self._url}"):
+            with storage_errors(f"rolling back at {self._url}", self._id):
                 self._desk.wait()
                 self._remove_ours()
         finally:
