@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from fstx import registry, seams
-from fstx.backends.local import LocalBackend, native_ops
+from fstx.backends.local import LocalBackend
 from fstx.backends.manifest.dataset import Dataset
 from fstx.ops import Ops
 from fstx.protocol import Backend
@@ -15,7 +15,6 @@ from fstx.stores import Answer, Info, Proof, Store
 from fstx.stores.opening import open_store
 from fstx.types import Buffer, Guarantee, OutcomeState, Recovery
 from fstx_conformance.injector import Injector
-from fstx_conformance.seams.ops import FaultOps
 from fstx_conformance.seams.store import FaultStore
 from fstx_conformance.subjects.disks import LocalOnDisk, OnDisk
 from fstx_conformance.subjects.urls import (
@@ -193,7 +192,7 @@ class Local(LocalSubject):
 
     def room(self) -> LocalRoom:
         room = super().room()
-        return _LocalRoom(room.folder, self._make, self._exchange, self._below, self._above)
+        return _LocalRoom(room.folder, self._make, self._below(room.ops(None)), self._above)
 
     def _make(self, folder: str, ops: Ops) -> Any:
         return self._backend(super()._make(folder, ops))
@@ -208,21 +207,12 @@ class Local(LocalSubject):
 
 
 class _LocalRoom(LocalRoom):
-    def __init__(self, folder: str, make: Any, exchange: bool, below: Wrap, above: Wrap) -> None:
-        super().__init__(folder, make, exchange)
-        self._below, self._above = below, above
+    def __init__(self, folder: str, make: Any, ops: Ops, above: Wrap) -> None:
+        super().__init__(folder, make, ops)
+        self._above = above
 
     def ops(self, process: Injector | None) -> Any:
-        if process is None and self._exchange:
-            return self._above(self._below(native_ops()))
-        process = process or Injector(agent="fresh")
-        known = self._processes.get(id(process))
-        if known is None:
-            known = FaultOps(
-                self._below(native_ops()), process, exchange=self._exchange, root=self.folder
-            )
-            self._processes[id(process)] = known
-        return self._above(known)
+        return self._above(super().ops(process))
 
 
 class Datasets(DatasetSubject):

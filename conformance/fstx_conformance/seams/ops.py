@@ -24,8 +24,6 @@ class FaultOps:
         The process.
     error
         The errno of what goes wrong.
-    exchange
-        False: there is no such call here, as on many network mounts.
     root
         Keys in schedules are relative to it, so that they mean the same elsewhere.
     """
@@ -38,13 +36,11 @@ class FaultOps:
         injector: Injector,
         *,
         error: int = _ERROR,
-        exchange: bool = True,
         root: str = "",
     ) -> None:
         self.inner = inner
         self.injector = injector
         self.error = error
-        self.has_exchange = exchange
         self.root = root
         self.name = inner.name
         self.locks: set[_Lock] = set()
@@ -162,8 +158,6 @@ class FaultOps:
         self._call("rename_new", _two(src, dst), lambda: self.inner.rename_new(src, dst))
 
     def exchange(self, a: str, b: str) -> None:
-        if not self.has_exchange:
-            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), a)
         self._call("exchange", _two(a, b), lambda: self.inner.exchange(a, b))
 
     def link_new(self, src: str, dst: str) -> None:

@@ -88,8 +88,13 @@ def _opened(injector: Injector, root: str, real: Callable[..., Any]) -> Callable
         writes = set(mode) & set("wxa+")
         if isinstance(file, int) or name is None or not writes:
             return real(file, mode, *args, **kwargs)
-        made = _call(injector, "open", name, lambda: real(file, mode, *args, **kwargs))
-        return _File(injector, made, name)
+
+        def perform() -> Any:
+            made = real(file, mode, *args, **kwargs)
+            injector.on_death.append(made.close)  # as the kernel does, also where nobody got it
+            return made
+
+        return _File(injector, _call(injector, "open", name, perform), name)
 
     return call
 

@@ -259,6 +259,9 @@ class ComparisonSubject(Subject):
         )
         self._count = 0
 
+    def replay_line(self, schedule: str) -> str:
+        return f"{self.name}: {schedule}"  # no URL names them
+
     def room(self) -> ComparisonRoom:
         self._count += 1
         folder = os.path.join(self._top, f"r{self._count}")

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 from fstx import registry, seams
 from fstx.ops import Ops
 from fstx.protocol import Backend
-from fstx_conformance.injector import Injector
-from fstx_conformance.seams.ops import FaultOps
-from fstx_conformance.subjects.base import Room, Subject, Tree
-from fstx_conformance.subjects.urls import TARGET, leftovers_of, read_folder
+from fstx_conformance.subjects.base import Subject
+from fstx_conformance.subjects.urls import TARGET, LocalRoom
 
 
 class FileServerSubject(Subject):
@@ -62,49 +61,25 @@ class FileServerSubject(Subject):
         folder = os.path.join(self._folder, name)
         os.makedirs(folder)
         url = f"{self.url.rstrip('/')}/{self._top}/{name}/{TARGET}"
-        return FileServerRoom(url, folder, self._ops, self._options)
+        return FileServerRoom(url, folder, self._make(url), self._ops)
+
+    def _make(self, url: str) -> Callable[[str, Ops], Backend]:
+        options = self._options
+        return lambda folder, ops: registry.backend([url], joined=False, **{**options, "ops": ops})
 
     def close(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-class FileServerRoom(Room):
-    """A directory on the server, with one target."""
+class FileServerRoom(LocalRoom):
+    """A directory on the server, with one target; what readers find is read on this machine."""
 
-    def __init__(self, url: str, folder: str, ops: Ops, options: dict[str, Any]) -> None:
-        self.url, self.folder = url, folder
-        self._ops, self._options = ops, options
-        self._root = "/" + url.partition("://")[2].partition("/")[2].rpartition("/")[0]
-        self._processes: dict[int, FaultOps] = {}
-
-    def ops(self, process: Injector | None) -> Ops:
-        """The calls of one process."""
-        if process is None:
-            return self._ops
-        known = self._processes.get(id(process))
-        if known is None:
-            known = self._processes[id(process)] = FaultOps(self._ops, process, root=self._root)
-        return known
-
-    def open(self, process: Injector | None = None) -> Backend:
-        backend: Backend = registry.backend(
-            [self.url], joined=False, **{**self._options, "ops": self.ops(process)}
-        )
-        return backend
-
-    def lose_locks(self, process: Injector) -> None:
-        known = self._processes.get(id(process))
-        if known is not None:
-            known.lose_locks()
-
-    def read(self) -> Tree:
-        return read_folder(os.path.join(self.folder, TARGET))
-
-    def leftovers(self) -> list[str]:
-        return leftovers_of(self.folder)
-
-    def close(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def __init__(
+        self, url: str, folder: str, make: Callable[[str, Ops], Backend], ops: Ops
+    ) -> None:
+        super().__init__(folder, make, ops)
+        self.url = url
+        self.root = "/" + url.partition("://")[2].partition("/")[2].rpartition("/")[0]
 
 
 __all__ = ["FileServerRoom", "FileServerSubject"]

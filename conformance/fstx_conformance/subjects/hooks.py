@@ -7,14 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from fstx import seams
-from fstx.ops import Ops
 from fstx.protocol import Backend
-from fstx_conformance.injector import Injector
-from fstx_conformance.seams.ops import FaultOps
-from fstx_conformance.seams.store import FaultStore
-from fstx_conformance.subjects.base import Room, Subject, Tree
-from fstx_conformance.subjects.schemes import SchemeRoom, versioned
+from fstx_conformance.subjects.base import Room, Seam, Subject, Tree
+from fstx_conformance.subjects.schemes import SchemeRoom, looking, versioned
 from fstx_conformance.subjects.urls import TARGET
 
 
@@ -70,20 +65,11 @@ class HookSubject(Subject):
     def options(self) -> dict[str, Any]:
         return dict(self.hooks.options)
 
-    def _find_seam(self) -> Any:
-        used: list[str] = []
-
-        def seen(kind: str) -> Callable[[Any], Any]:
-            def layer(inner: Any) -> Any:
-                used.append(kind)
-                return inner
-
-            return layer
-
+    def _find_seam(self) -> Seam:
         self._versioned = versioned(self.hooks.make, [self._next(), self._next()])
         room = self.room()
         try:
-            with seams.under(seams.Layers(store=seen("store"), ops=seen("ops"))):
+            with looking() as used:
                 backend = self.hooks.make(room.url)
             found = backend.guarantee(mode="create", durability="data")
             self.strategy = found.strategy or self.strategy
@@ -111,25 +97,9 @@ class HookRoom(SchemeRoom):
         super().__init__(url, hooks.options, versioned=versioned)
         self._hooks = hooks
         self.passive = hooks.read is not None
-        self._ops: dict[int, list[FaultOps]] = {}
 
-    def open(self, process: Injector | None = None) -> Backend:
-        if process is None:
-            return self._hooks.make(self.url)
-        known = self._ops.setdefault(id(process), [])
-
-        def over(ops: Ops) -> FaultOps:
-            layer = FaultOps(ops, process)
-            known.append(layer)
-            return layer
-
-        layers = seams.Layers(store=lambda store: FaultStore(store, process), ops=over)
-        with seams.under(layers):
-            return self._hooks.make(self.url)
-
-    def lose_locks(self, process: Injector) -> None:
-        for ops in self._ops.get(id(process), ()):
-            ops.lose_locks()
+    def make(self) -> Backend:
+        return self._hooks.make(self.url)
 
     def read(self) -> Tree:
         return super().read() if self._hooks.read is None else self._hooks.read(self.url)

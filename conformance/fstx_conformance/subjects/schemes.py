@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from fstx import registry, seams
 from fstx.backends.manifest.dataset import Dataset
 from fstx.errors import UsageError
+from fstx.ops import Ops
 from fstx.protocol import Backend
 from fstx.types import Recovery
 from fstx_conformance.injector import Injector
-from fstx_conformance.subjects.base import Room, Subject, Tree
+from fstx_conformance.seams.ops import FaultOps
+from fstx_conformance.seams.store import FaultStore
+from fstx_conformance.subjects.base import Room, Seam, Subject, Tree
 from fstx_conformance.subjects.disks import OnDisk, SchemeOnDisk
-from fstx_conformance.subjects.urls import TARGET, layers, unreached
+from fstx_conformance.subjects.urls import TARGET, read_dataset, unreached
 
 
 class SchemeSubject(Subject):
@@ -38,17 +42,8 @@ class SchemeSubject(Subject):
     def options(self) -> dict[str, Any]:
         return dict(self._options)
 
-    def _find_seam(self) -> Any:
-        used: list[str] = []
-
-        def seen(kind: str) -> Any:
-            def layer(inner: Any) -> Any:
-                used.append(kind)
-                return inner
-
-            return layer
-
-        with seams.under(seams.Layers(store=seen("store"), ops=seen("ops"))):
+    def _find_seam(self) -> Seam:
+        with looking() as used:
             self._versioned = versioned(self._open, [f"{self._top}/seam", f"{self._top}/other"])
         return used[0] if used else "none"
 
@@ -65,6 +60,22 @@ class SchemeSubject(Subject):
         self._count += 1
         url = f"{self._top}/r{self._count}/{TARGET}"
         return SchemeRoom(url, self._options, versioned=self._versioned)
+
+
+@contextmanager
+def looking() -> Iterator[list[Seam]]:
+    """The seams that backends which are opened within the block go through."""
+    used: list[Seam] = []
+
+    def seen(kind: Seam) -> Callable[[Any], Any]:
+        def layer(inner: Any) -> Any:
+            used.append(kind)
+            return inner
+
+        return layer
+
+    with seams.under(seams.Layers(store=seen("store"), ops=seen("ops"))):
+        yield used
 
 
 def versioned(make: Callable[[str], Backend], urls: Sequence[str]) -> bool:
@@ -99,12 +110,30 @@ class SchemeRoom(Room):
 
     def __init__(self, url: str, options: dict[str, Any], *, versioned: bool) -> None:
         self.url, self._options = url, options
+        self._ops: dict[int, list[FaultOps]] = {}
         if versioned:
             self.dataset = lambda: Dataset(self._dataset().store)
 
+    def make(self) -> Backend:
+        """The backend, with nothing under it."""
+        return registry.backend([self.url], joined=False, **self._options)
+
     def open(self, process: Injector | None = None) -> Backend:
-        with seams.under(layers(process)):
-            return registry.backend([self.url], joined=False, **self._options)
+        if process is None:
+            return self.make()
+        known = self._ops.setdefault(id(process), [])
+
+        def over(ops: Ops) -> FaultOps:
+            known.append(FaultOps(ops, process))
+            return known[-1]
+
+        under = seams.Layers(store=lambda store: FaultStore(store, process), ops=over)
+        with seams.under(under):
+            return self.make()
+
+    def lose_locks(self, process: Injector) -> None:
+        for ops in self._ops.get(id(process), ()):
+            ops.lose_locks()
 
     def _dataset(self) -> Any:
         return getattr(self.open(), "dataset", None)
@@ -112,10 +141,7 @@ class SchemeRoom(Room):
     def read(self) -> Tree:
         known = self._dataset()
         if isinstance(known, Dataset):
-            dataset = Dataset(known.store)
-            if not dataset.exists():
-                return {}
-            return {p: dataset.read(e) for p, e in dataset.view().items() if not e.directory}
+            return read_dataset(Dataset(known.store))
         tx = self.begin()
         try:
             return {path: tx.read(path) for path in tx.paths()}
@@ -142,4 +168,4 @@ class SchemeRoom(Room):
             known.store.delete([info.key for info in known.store.list("")])
 
 
-__all__ = ["SchemeRoom", "SchemeSubject", "versioned"]
+__all__ = ["SchemeRoom", "SchemeSubject", "looking", "versioned"]

@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 from fstx import registry, seams
@@ -83,12 +84,11 @@ class LocalSubject(Subject):
         *,
         name: str = "local",
         exchange: bool = True,
-        ops: Any = None,
         **options: Any,
     ) -> None:
         path = url.removeprefix("file://").removeprefix("local://")
         self.name, self.url = name, url
-        self._exchange, self._ops, self._options = exchange, ops, options
+        self._exchange, self._options = exchange, options
         self._made = not os.path.isdir(path)
         self._top = os.path.join(os.path.abspath(path), f"fstx-conformance-{secrets.token_hex(4)}")
         self._count = 0
@@ -101,7 +101,7 @@ class LocalSubject(Subject):
         self._count += 1
         folder = os.path.join(self._top, f"r{self._count}")
         os.makedirs(folder)
-        return LocalRoom(folder, self._make, self._exchange)
+        return LocalRoom(folder, self._make, native_ops() if self._exchange else WithoutExchange())
 
     def _make(self, folder: str, ops: Ops) -> Backend:
         return LocalBackend([os.path.join(folder, TARGET)], joined=False, ops=ops, **self._options)
@@ -124,7 +124,7 @@ class LocalSubject(Subject):
                 os.rmdir(os.path.dirname(self._top))
 
 
-class _WithoutExchange(PosixOps):
+class WithoutExchange(PosixOps):
     """The calls of a place that can't exchange two names, as many network mounts."""
 
     def exchange(self, a: str, b: str) -> None:
@@ -136,25 +136,23 @@ class LocalRoom(Room):
 
     passive = True
 
-    def __init__(self, folder: str, make: Any, exchange: bool) -> None:
-        self.folder, self._make, self._exchange = folder, make, exchange
-        self.url = os.path.join(folder, TARGET)
+    def __init__(self, folder: str, make: Callable[[str, Ops], Backend], ops: Ops) -> None:
+        self.folder, self._make, self._plain = folder, make, ops
+        self.url = self.target = os.path.join(folder, TARGET)
+        self.root = folder  # of the paths that the calls get
         self._processes: dict[int, FaultOps] = {}
 
     def ops(self, process: Injector | None) -> Ops:
         """The calls of one process."""
-        plain = native_ops() if self._exchange else _WithoutExchange()
         if process is None:
-            return plain
+            return self._plain
         known = self._processes.get(id(process))
         if known is None:
-            known = FaultOps(plain, process, exchange=self._exchange, root=self.folder)
-            self._processes[id(process)] = known
+            known = self._processes[id(process)] = FaultOps(self._plain, process, root=self.root)
         return known
 
     def open(self, process: Injector | None = None) -> Backend:
-        backend: Backend = self._make(self.folder, self.ops(process))
-        return backend
+        return self._make(self.folder, self.ops(process))
 
     def lose_locks(self, process: Injector) -> None:
         known = self._processes.get(id(process))
@@ -162,7 +160,7 @@ class LocalRoom(Room):
             known.lose_locks()
 
     def read(self) -> Tree:
-        return read_folder(self.url)
+        return read_folder(self.target)
 
     def leftovers(self) -> list[str]:
         return leftovers_of(self.folder)
@@ -314,11 +312,7 @@ class DatasetRoom(Room):
         return Dataset(open_store(self._inner, **self._options).below(_CONTROL))
 
     def read(self) -> Tree:
-        dataset = self.dataset()
-        if not dataset.exists():
-            return {}
-        version = dataset.view()
-        return {p: dataset.read(e) for p, e in version.items() if not e.directory}
+        return read_dataset(self.dataset())
 
     def recover(self, process: Injector | None = None) -> Recovery:
         backend: Any = self.open(process)
@@ -331,6 +325,13 @@ class DatasetRoom(Room):
 
     def close(self) -> None:
         _clear(self._inner, self._options)
+
+
+def read_dataset(dataset: Dataset) -> Tree:
+    """All files of the newest version; nothing where there is no dataset."""
+    if not dataset.exists():
+        return {}
+    return {p: dataset.read(e) for p, e in dataset.view().items() if not e.directory}
 
 
 def unreached(dataset: Dataset, store: Store) -> list[str]:
