@@ -13,7 +13,6 @@ The call is a pattern of names; ``*`` is any call and ``+`` any call that change
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -157,8 +156,3 @@ def parse(text: str) -> Schedule:
             )
         )
     return Schedule(tuple(faults), seed, named["case"], named["scene"], named["extra"])
-
-
-def agents(faults: Iterable[Fault]) -> tuple[str, ...]:
-    """The agents that a schedule speaks of, in order."""
-    return tuple(dict.fromkeys(f.agent for f in faults))

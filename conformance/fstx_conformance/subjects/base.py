@@ -90,7 +90,6 @@ class Subject(ABC):
     seam: Seam = "none"
     cost: float = 1.0  # how much dearer a run is than on a local disk: budgets are divided by it
     processes: bool = True  # other processes see the same storage
-    notes: tuple[str, ...] = ()
     spared: Mapping[str, str] = MappingProxyType({})  # levels that mean nothing here, and why
     checks: bool = True  # transactions may be watched by `checked.Checked`
 

@@ -130,7 +130,7 @@ class ReadElsewhere(Subject):
             inner.strategy,
             inner.seam,
         )
-        self.cost, self.processes, self.notes = inner.cost, inner.processes, inner.notes
+        self.cost, self.processes = inner.cost, inner.processes
 
     @property
     def options(self) -> dict[str, Any]:

@@ -208,7 +208,6 @@ class MemorySubject(Subject):
 
     strategy = "memory"
     processes = False
-    notes = ("memory does not outlive the process: there is nothing to kill, cut or recover",)
 
     def __init__(self, url: str, *, name: str = "memory", **options: Any) -> None:
         if options:

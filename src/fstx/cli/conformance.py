@@ -97,6 +97,9 @@ def _run(
     schedule = None if replay is None else _kit("schedule").parse(replay)
     subject = _kit("subjects").subject_of(url, name=name, **given)
     shown = ["fstx", "conformance", "run", url, "--profile", profile, "--seed", str(seed)]
+    shown += [part for case in only for part in ("--case", case)]
+    shown += [] if replay is None else ["--replay", replay]
+    shown += [part for option in given for part in ("-o", f"{option}=...")]  # it may be a secret
     try:
         with _told() as progress:
             return _kit("run").run(
