@@ -113,7 +113,7 @@ def test_many_interrupts_are_told_honestly(large: Path, tmp_path: Path) -> None:
             assert child.returncode == 4, err
             assert f"fstx recover {target}" in err
             assert _run("recover", str(target)).returncode == 0
-            assert os.listdir(place) == []
+            assert not place.exists() or os.listdir(place) == []
 
 
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")

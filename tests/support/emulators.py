@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import http.client
 import json
@@ -296,7 +297,10 @@ class Azure(Emulator):
         )
 
     def create(self, bucket: str) -> None:
-        with self._client() as client:
+        from azure.core.exceptions import ResourceExistsError
+
+        # The name is ours alone: where it exists, the SDK asked again after a lost answer.
+        with self._client() as client, contextlib.suppress(ResourceExistsError):
             client.create_container(bucket)
 
     def at(self, bucket: str) -> Place:

@@ -6,6 +6,7 @@ import builtins
 import json
 import re
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -626,6 +627,57 @@ def test_interrupt_while_loading_is_130(
     monkeypatch.setattr(builtins, "__import__", broken)
     assert main(["demo"]) == 130
     assert capsys.readouterr().err == "fstx: interrupted: nothing was begun\n"
+
+
+@pytest.mark.parametrize(("leaves", "code"), [(False, 130), (True, 4)])
+def test_second_interrupt_is_honest(
+    leaves: bool,
+    code: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Protects impatient people: a Ctrl-C that comes while the first one is told hides nothing."""
+    place = tmp_path / "a.vrt"
+
+    def work(*_: Any, **__: Any) -> Any:
+        if leaves:
+            (tmp_path / ".fstx" / "mine").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    def told(_error: BaseException) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fstx, "write", work)
+    monkeypatch.setattr("fstx.cli.exits.exit_code", told)
+    np.save(tmp_path / "a.npy", DATA)
+    assert main(["write", str(tmp_path / "a.npy"), str(place)]) == code
+    err = capsys.readouterr().err
+    assert err.startswith("fstx: interrupted")
+    assert (f"fstx recover {place}" in err) == leaves
+    assert "nothing was begun" not in err
+
+
+def test_interrupt_in_a_finalizer_is_heard(capsys: pytest.CaptureFixture[str]) -> None:
+    """Protects Ctrl-C at any moment: Python drops one that lands in a finalizer; the command does not."""
+    met: list[str] = []
+
+    class Finalized:
+        def __del__(self) -> None:
+            raise KeyboardInterrupt
+
+    def run(_argv: object) -> int:
+        with pytest.raises(KeyboardInterrupt):
+            Finalized()
+            time.sleep(0.1)
+        met.append("heard")
+        return 7
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fstx.cli.app.run", run)
+        assert main([]) == 7
+    assert met == ["heard"]
+    assert capsys.readouterr().err == ""
 
 
 def test_demo_help_says_how_long(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,7 @@ from fstx.cli.exits import (
     UNSETTLED,
     guarded,
     heard_of_interrupt,
+    last_word,
     print_json,
 )
 from fstx.cli.readers import KINDS, Loaded, opened
@@ -59,7 +60,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else (OK if end.code is None else FAILED)
         if code == INTERRUPTED and not heard_of_interrupt():  # typer ends so, without a word
-            print("fstx: interrupted: nothing was begun", file=sys.stderr)
+            return last_word()
         return code
     return OK
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fstx.errors import (
@@ -35,7 +36,23 @@ INTERRUPTED = 130
 _FLAGS = (
     "chunks shards compression level crs transform nodata layout durability require max_workers id"
 )
+_begun: list[
+    tuple[str | None, frozenset[str]]
+] = []  # of the command that runs: as `_interrupted` has it
 _KEYWORD = re.compile(rf"(?<![^\s(])({'|'.join(_FLAGS.split())})=(?!\S*[/\\])(?=(\S?))")
+
+
+@dataclass
+class _Command:
+    """The command that runs in this process, for a Ctrl-C that comes outside of `guarded`."""
+
+    begun: bool = False
+    place: str | None = None
+    before: frozenset[str] = frozenset()
+    code: int | None = None
+
+
+_command = _Command()
 
 
 def exit_code(error: BaseException) -> int:
@@ -112,6 +129,30 @@ def deaf() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def last_word() -> int:
+    """The exit code after a Ctrl-C outside of `guarded`, and a line: before it, or a second one in it.
+
+    After a command's end its own code holds, and it has said all.
+    """
+    deaf()
+    if _command.code is not None:
+        return _command.code
+    error = KeyboardInterrupt()
+    code = INTERRUPTED
+    if _command.begun:
+        code = _interrupted(error, _command.place, _command.before)
+    else:
+        error.add_note("nothing was begun")
+    print(f"fstx: {sentence(error)}", file=sys.stderr)
+    return code
+
+
+def forget_command() -> None:
+    """The next command of this process is another one."""
+    global _command
+    _command = _Command()
+
+
 def guarded(
     work: Callable[[], int],
     *,
@@ -128,7 +169,9 @@ def guarded(
     before: frozenset[str] = frozenset()
     try:
         before = held(place)
-        return work()
+        _command.begun, _command.place, _command.before = True, place, before
+        _command.code = work()
+        return _command.code
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - the boundary to the shell
         code = exit_code(error)
         if isinstance(error, KeyboardInterrupt):
@@ -150,6 +193,7 @@ def guarded(
                     "outcome": getattr(error, "outcome", None),
                 }
             )
+        _command.code = code
         return code
 
 

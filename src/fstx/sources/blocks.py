@@ -78,7 +78,7 @@ class BlockSource:
         count = 1
         for lengths in grid:
             count *= len(lengths)
-        workers = 1 if self._inline else min(max_workers or default_workers(), count)
+        workers = min(max_workers or default_workers(), count)
 
         def one(index: Index) -> Receipts:
             region = tuple(slice(b[i], b[i + 1]) for b, i in zip(bounds, index, strict=True))
@@ -92,7 +92,9 @@ class BlockSource:
                 error.add_note(where(index))
                 raise
 
-        if workers > 1:
+        if not self._inline:
+            # A thread also for one worker: the caller's is the one that hears Ctrl-C, and codecs that
+            # drop exceptions (imagecodecs 2026.3 looks at its input in a bare except) would lose it.
             yield from _in_threads(one, blocks, workers, progress)
             return
         for index in blocks:
