@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
@@ -21,6 +22,7 @@ from fstx.types import (
     Mode,
     OutcomeState,
     Recovery,
+    Sidecars,
     Snapshot,
     StagedObject,
 )
@@ -73,6 +75,17 @@ class Transaction(Protocol):
 
     def open(self, path: str, /, *, publisher: bool = False) -> AbstractContextManager[StagedFile]:
         """``with tx.open(path) as file``: stage and adopt what is written; an exception discards it."""
+
+    def local_path(
+        self,
+        path: str,
+        /,
+        *,
+        copy: bool = False,
+        sidecars: Sidecars = "refuse",
+        publisher: bool = False,
+    ) -> AbstractContextManager[Path]:
+        """A path of this machine for a library that writes one file itself; staged when the block ends."""
 
     def stager(self) -> Stager:
         """A handle for workers: its receipts count only once `adopt` took them."""

@@ -18,6 +18,8 @@ Data: TypeAlias = Buffer | Sequence[Buffer]
 
 Mode: TypeAlias = Literal["create", "replace", "update"]
 Durability: TypeAlias = Literal["none", "data"]
+Sidecars: TypeAlias = Literal["refuse", "stage", "drop"]
+"""What becomes of files that a library left beside the one that it was to write."""
 
 
 class Capability(enum.StrEnum):

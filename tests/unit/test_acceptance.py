@@ -20,7 +20,7 @@ REQUIRED = [
     *(f"E{n}" for n in (*range(1, 15), 17)),
     *(f"F{n}" for n in range(1, 25) if n != 20),
     *("G1", "G3", "G4", "G5", "G6"),
-    *(f"H{n}" for n in range(1, 9)),
+    *(f"H{n}" for n in range(1, 11)),
     *(f"I{n}" for n in range(1, 11)),
     *("real", "bands", "urls", "paths", "parents", "space", "kinds"),
 ]

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from fstx.backends.given import Opening
+from fstx.backends.localpath import LocalPaths
 from fstx.changes import Changes
 from fstx.errors import CapabilityError, PathError, StateError, StorageError, TransactionError
 from fstx.paths import check_path, parents
@@ -21,7 +22,7 @@ from fstx.protocol import StagedFile, Stager
 from fstx.types import Buffer, Capability, Data, Guarantee, Mode, Snapshot, StagedObject
 
 
-class BaseTransaction(ABC):
+class BaseTransaction(LocalPaths, ABC):
     """Open, then committed or rolled back; never both, never twice."""
 
     def __init__(

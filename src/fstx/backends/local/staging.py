@@ -234,6 +234,45 @@ class LocalStager:
             raise wrap_storage_error(error, f"staging {path!r} failed", self._txid) from error
         file._receipt = StagedObject(path, key, size_bytes, self._txid, publisher)
 
+    def link(self, path: str, source: str, *, publisher: bool = False) -> StagedObject:
+        """Stage a file of the same file system as it is, by one more name: no byte is copied.
+
+        Raises
+        ------
+        OSError
+            There are no links here, or not to that file; nothing was staged.
+        """
+        check_path(path)
+        self._settle_in()
+        stat = self._ops.lstat(source)
+        if stat is None:
+            raise FileNotFoundError(source)
+        key = f"a/{self._name()}"
+        self._ops.link_new(source, self._at(key))
+        if self._durable:
+            self._finish(self._reopen(key))
+        return StagedObject(path, key, stat.size_bytes, self._txid, publisher)
+
+    def room(self) -> str | None:
+        """A new directory in the area, for a library that writes files itself; None on a server."""
+        if self._ops.place:
+            return None
+        self._settle_in()
+        path = self._at(f"a/{self._new_name()}.d")
+        with self._fenced(f"a file in {path}"):
+            self._ops.mkdir(path)
+        return path
+
+    def take(self, path: str, file: str, *, publisher: bool) -> StagedObject:
+        """Stage a file that lies in a `room`; it is moved."""
+        key = f"a/{self._new_name()}"
+        with self._fenced(repr(path)):
+            self._ops.rename(file, self._at(key))
+            raw = self._reopen(key)
+            size_bytes = raw.seek(0, os.SEEK_END)
+            self._finish(raw)
+        return StagedObject(path, key, size_bytes, self._txid, publisher)
+
     def _reopen(self, key: str) -> Any:
         """The caller's library closed the file; sync it by a descriptor of our own."""
         return self._ops.open_again(self._at(key))
@@ -246,21 +285,36 @@ class LocalStager:
         if self._pid != os.getpid():
             self.__setstate__(self.__getstate__())
 
-    def _create(self, path: str) -> tuple[Any, str]:
+    def _name(self) -> str:
+        """One that nobody else takes."""
         with self._lock:
             self._count += 1
-            name = f"{self._token}-{self._count}"
-        try:
+            return f"{self._token}-{self._count}"
+
+    def _new_name(self) -> str:
+        with self._lock:
+            self._count += 1
+            return f"{self._token}-{self._count}"
+
+    def _create(self, path: str) -> tuple[Any, str]:
+        name = self._new_name()
+        with self._fenced(repr(path)):
             return self._ops.open_new(os.path.join(self._folder, name)), f"a/{name}"
+
+    @contextmanager
+    def _fenced(self, what: str) -> Iterator[None]:
+        """Storage's errors as ours; where a name is missing, the whole area is."""
+        try:
+            yield
         except FileNotFoundError as error:
             raise FencedError(
-                f"the staging area of transaction {self._txid} is gone, so {path!r} can't be staged: "
+                f"the staging area of transaction {self._txid} is gone, so {what} can't be staged: "
                 "it was given up for dead, or is over",
                 txid=self._txid,
                 outcome="aborted",
             ) from error
         except OSError as error:
-            raise wrap_storage_error(error, f"staging {path!r} failed", self._txid) from error
+            raise wrap_storage_error(error, f"staging {what} failed", self._txid) from error
 
     def _finish(self, file: Any) -> None:
         if self._keeper is not None:
