@@ -33,8 +33,9 @@ from fstx.errors import (
     TransactionError,
     UsageError,
 )
-from fstx.front import begin, chunk_writer, guarantee, outcome, recover, write
+from fstx.front import begin, chunk_writer, guarantee, jobs, outcome, recover, write
 from fstx.protocol import Backend, StagedFile, Stager, Transaction
+from fstx.resuming import Fingerprint, Job, ResumableTransaction, fingerprint
 from fstx.streaming import ChunkReport, ChunkWriter, process_chunks
 from fstx.types import (
     Capability,
@@ -67,8 +68,10 @@ __all__ = [
     "CommitError",
     "ConflictError",
     "FencedError",
+    "Fingerprint",
     "Guarantee",
     "InDoubtError",
+    "Job",
     "LogEntry",
     "OpenSnapshot",
     "OutcomeState",
@@ -76,6 +79,7 @@ __all__ = [
     "Promise",
     "Recovery",
     "RecoveryError",
+    "ResumableTransaction",
     "ResumeError",
     "Settled",
     "Snapshot",
@@ -95,7 +99,9 @@ __all__ = [
     "begin",
     "chunk_writer",
     "dataset",
+    "fingerprint",
     "guarantee",
+    "jobs",
     "outcome",
     "process_chunks",
     "recover",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, cast, overload
 
 from fstx import layouts, registry
 from fstx.errors import PathError, UsageError
@@ -14,12 +14,15 @@ from fstx.plan import Plan, grid_shape
 from fstx.progress import Progress
 from fstx.protocol import Transaction
 from fstx.registry import URL
+from fstx.resuming import RESUMES, ResumableTransaction, Resume, begin_job, jobs_of
+from fstx.resuming import Job as UnfinishedJob
+from fstx.resuming import fingerprint as fingerprint_of
 from fstx.sources import lazy, open_source
 from fstx.streaming import ChunkWriter, Stream
 from fstx.types import Capability, Durability, Guarantee, Mode, OutcomeState, Recovery
 from fstx.writing import check_workers
 
-__all__ = ["begin", "chunk_writer", "guarantee", "outcome", "recover", "write"]
+__all__ = ["begin", "chunk_writer", "guarantee", "jobs", "outcome", "recover", "write"]
 
 Require = Capability | str | Iterable["Capability | str"] | None
 
@@ -28,6 +31,7 @@ _SIZES = frozenset({"chunks", "shards", "level", "tile_size"})
 _DURABILITIES = ("none", "data")
 
 
+@overload
 def begin(
     url: URL | Sequence[URL],
     *,
@@ -36,8 +40,35 @@ def begin(
     require: Require = (Capability.RECOVERABLE,),
     entry: str | None = None,
     id: str | None = None,
+    resume: None = None,
+    fingerprint: Any = None,
     **storage_options: Any,
-) -> Transaction:
+) -> Transaction: ...
+@overload
+def begin(
+    url: URL | Sequence[URL],
+    *,
+    mode: Mode = "update",
+    durability: Durability = "data",
+    require: Require = (Capability.RECOVERABLE,),
+    entry: str | None = None,
+    id: str | None = None,
+    resume: Resume,
+    fingerprint: Any = None,
+    **storage_options: Any,
+) -> ResumableTransaction: ...
+def begin(
+    url: URL | Sequence[URL],
+    *,
+    mode: Mode = "update",
+    durability: Durability = "data",
+    require: Require = (Capability.RECOVERABLE,),
+    entry: str | None = None,
+    id: str | None = None,
+    resume: Resume | None = None,
+    fingerprint: Any = None,
+    **storage_options: Any,
+) -> Transaction | ResumableTransaction:
     """Begin a transaction on a directory, or on several files and directories.
 
     Leaving the ``with`` block commits; an exception in it rolls back. Until commit no reader can see
@@ -63,8 +94,19 @@ def begin(
     id
         The caller's idempotency key. A second run with the same id learns by ``tx.committed`` that the
         first one committed; a dead first run is settled, and then this one begins anew.
+    resume
+        Keep finished units of work beyond a kill or an exception, and go on with those that an earlier
+        run of these targets (and this `id`) kept: ``"if_possible"`` when its fingerprint is this one, else
+        anew; ``"always"`` or raise; ``"never"`` anew, what was kept is left. None: no units.
+    fingerprint
+        With `resume`: all that changes what the job writes, as `fstx.fingerprint` takes it.
     **storage_options
         For the backend, such as ``syncfs=False`` on local disk.
+
+    Returns
+    -------
+    Transaction
+        With `resume` a `ResumableTransaction`: ``tx.remaining(units)``, ``with tx.unit(id) as unit``.
 
     Raises
     ------
@@ -74,6 +116,8 @@ def begin(
         Mode ``create`` and something is there.
     ConflictError
         Another living transaction creates the same target, or has this id.
+    ResumeError
+        There is nothing to resume, its record can't be read, or it has another fingerprint.
     StorageError
         The place can't be written. In all cases nothing was changed.
     """
@@ -81,10 +125,36 @@ def begin(
     _check_choice("mode", mode, _MODES)
     _check_choice("durability", durability, _DURABILITIES)
     _check_id(id)
+    wanted = _capabilities(require)
+    if resume is None:
+        if fingerprint is not None:
+            raise UsageError(
+                "fingerprint= says what a resumed job is compared by; pass resume= too"
+            )
+        found = registry.backend(urls, joined=joined, **storage_options)
+        return found.begin(mode=mode, durability=durability, require=wanted, entry=entry, id=id)
+    _check_choice("resume", resume, RESUMES)
+    if fingerprint is None:
+        raise UsageError(
+            f"resume={resume!r} needs fingerprint=: all that changes what the job writes, for example its "
+            "configuration as a dictionary, or units of two different jobs could be mixed"
+        )
+    print_ = fingerprint_of(fingerprint)
     found = registry.backend(urls, joined=joined, **storage_options)
-    return found.begin(
-        mode=mode, durability=durability, require=_capabilities(require), entry=entry, id=id
-    )
+
+    def start(job_id: str) -> Transaction:
+        return found.begin(mode=mode, durability=durability, require=wanted, entry=entry, id=job_id)
+
+    return begin_job(found, start, resume=resume, fingerprint=print_, mode=mode, entry=entry, id=id)
+
+
+def jobs(url: URL | Sequence[URL], **storage_options: Any) -> list[UnfinishedJob]:
+    """Unfinished resumable jobs beside a target (on ``tx::``: in its dataset), also those that run now.
+
+    ``job.discard()`` drops what a job kept.
+    """
+    urls, joined = _urls(url)
+    return jobs_of(registry.backend(urls, joined=joined, **storage_options))
 
 
 def write(

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from fstx.backends.base import BaseTransaction, refuse_missing
+from fstx.backends.depots import StoreDepots
 from fstx.backends.given import as_buffers
 from fstx.errors import (
     ConflictError,
@@ -25,7 +26,8 @@ from fstx.errors import (
     StorageError,
     TargetExistsError,
 )
-from fstx.paths import check_path, is_below, is_covered, parents
+from fstx.paths import CONTROL_NAME, check_path, is_below, is_covered, parents
+from fstx.stores.memory import MemoryStore
 from fstx.types import (
     Buffer,
     Capability,
@@ -110,6 +112,11 @@ class MemoryBackend:
 
     def recover(self) -> Recovery:
         return Recovery(self.url)
+
+    def depots(self, entry: str | None = None, /) -> StoreDepots:
+        """Where unfinished jobs of these targets are kept, for as long as the process lives."""
+        parent = self._targets[0].rpartition("/")[0]
+        return StoreDepots(MemoryStore(f"{parent}/{CONTROL_NAME}"), self._targets)
 
     def outcome(self, id: str, /) -> OutcomeState:
         return _KEYED.get(f"{self.url} {id}", OutcomeState.UNKNOWN)

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from fstx import seams
 from fstx.backends.base import key_of, refuse_missing, wrap_storage_error
 from fstx.backends.local.control import CLAIM, REF, TEMPORARY, Control, names_from
-from fstx.backends.local.items import Target, identity, is_empty_tree, is_weak
+from fstx.backends.local.depot import LocalDepots
+from fstx.backends.local.items import Target, identity, is_empty_tree, is_weak, lies_in
 from fstx.backends.local.perform import LOCK_WAIT_S
 from fstx.backends.local.probe import leaves_mount, probe
 from fstx.backends.local.records import LIMIT_BYTES, seal, unseal
@@ -80,7 +81,7 @@ class LocalBackend:
             )
         for path in self._paths:
             for other in self._paths:
-                if path != other and _lies_in(path, other):
+                if path != other and lies_in(path, other):
                     raise PathError(
                         f"the target {path} lies in the target {other}; name one of them"
                     )
@@ -167,6 +168,16 @@ class LocalBackend:
                 if state is not OutcomeState.UNKNOWN:
                     return state
             return OutcomeState.UNKNOWN
+
+    def depots(self, entry: str | None = None, /) -> LocalDepots:
+        """Where unfinished jobs of these targets are kept."""
+        return LocalDepots(self._control, names_from(self._control.parent, self._paths))
+
+    def forget(self, id: str, /) -> None:
+        """The receipt of a finished transaction goes: its id was nobody's choice."""
+        with contextlib.suppress(FileNotFoundError):
+            self._ops.unlink(self._control.receipt(key_of(id)))
+        self._control.leave()
 
     def _settled_places(self) -> tuple[Control, ...]:
         """The control directories beside the targets, and those of targets that hold others."""
@@ -481,11 +492,6 @@ class LocalBackend:
         while created:
             with contextlib.suppress(OSError):
                 self._ops.rmdir(created.pop())
-
-
-def _lies_in(path: str, other: str) -> bool:
-    """True below `other`, with the separators and the case of this system."""
-    return os.path.normcase(path).startswith(os.path.join(os.path.normcase(other), ""))
 
 
 def _release_all(held: list[LockHandle]) -> None:

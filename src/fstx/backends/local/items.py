@@ -326,3 +326,8 @@ class Itemizer:
                 ),
             )
         )
+
+
+def lies_in(path: str, other: str) -> bool:
+    """True below `other`, with the separators and the case of this system."""
+    return os.path.normcase(path).startswith(os.path.join(os.path.normcase(other), ""))

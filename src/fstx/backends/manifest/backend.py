@@ -8,6 +8,7 @@ from typing import Any
 
 from fstx import seams
 from fstx.backends.base import refuse_missing, storage_errors
+from fstx.backends.depots import StoreDepots
 from fstx.backends.manifest import joining
 from fstx.backends.manifest.collect import settle_dead
 from fstx.backends.manifest.conflicts import POLICIES, Policy
@@ -185,6 +186,12 @@ class ManifestBackend:
                     return Recovery(self.url)
                 dataset.create()  # a first writer died before its commit: the log takes its fence
             return Recovery(self.url, tuple(settle_dead(dataset, self.url, idle_s)))
+
+    def depots(self, entry: str | None = None, /) -> StoreDepots:
+        """Where unfinished jobs of this dataset are kept."""
+        return StoreDepots(
+            self.dataset.store, (self._prefix or self._strip or ".", *(self._roots or ()))
+        )
 
     def outcome(self, id: str, /) -> OutcomeState:
         """What became of a transaction, by the caller's id or by ``tx.id``."""

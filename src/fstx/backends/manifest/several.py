@@ -97,6 +97,11 @@ class OneTarget:
             mode=mode, durability=durability, require=require, entry=entry, id=id
         )
 
+    def depots(self, entry: str | None = None, /) -> Any:
+        """Where unfinished jobs of this target are kept."""
+        found: Any = self._backend(entry)
+        return found.depots(entry)
+
     def recover(self) -> Recovery:
         """Settle what dead writers left, whether it was to be a dataset or a plain object."""
         found = self._backend(None)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fstx.backends.base import refuse_missing, storage_errors
+from fstx.backends.depots import StoreDepots
 from fstx.backends.manifest.dataset import marked_above
 from fstx.backends.manifest.names import DATA, new_txid, owner_of
 from fstx.backends.manifest.resolve import top_of
@@ -297,6 +298,10 @@ class PlainBackend:
         going = [key for key in going if not is_gone(key) or key in old]
         home.store.delete(going)
         return [f"{home.store.url}/{key}" for key in going]
+
+    def depots(self, entry: str | None = None, /) -> StoreDepots:
+        """Where unfinished jobs of these targets are kept."""
+        return StoreDepots(self.home.store, self._names)
 
     def outcome(self, id: str, /) -> OutcomeState:
         """What became of a transaction, by the caller's id or by ``tx.id``."""

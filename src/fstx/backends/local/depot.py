@@ -1,0 +1,233 @@
+"""Depots of resumable jobs where there are files: ``P/.fstx/jobs/<name>/``, beside the target.
+
+``job.json`` is put by rename. ``a/`` holds the objects. ``units.log`` has one physical line for each
+finished unit, appended by one write: a kill loses nothing that was appended, a loss of power may lose the
+last ones, and then every object is checked by its checksum before it counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from fstx.backends.local.control import Control, is_tree, remove_tree
+from fstx.backends.local.records import unseal
+from fstx.backends.local.staging import LocalStager, read_range, write_all
+from fstx.errors import FencedError, RecoveryError, TransactionError
+from fstx.ops import FileKind, Ops
+from fstx.ops.processes import boot_id
+from fstx.protocol import Transaction
+from fstx.types import StagedObject
+
+JOBS = "jobs"
+SYNC_EVERY = 256
+"""So many units may be lost by a loss of power; none by a kill."""
+
+_NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}")
+_LIMIT_BYTES = 1 << 20
+
+
+class LocalDepots:
+    """The depots of a control directory."""
+
+    def __init__(self, control: Control, targets: Sequence[str]) -> None:
+        self._control = control
+        self._folder = os.path.join(control.path, JOBS)
+        self.targets = tuple(targets)
+
+    def names(self) -> list[str]:
+        ops = self._control.ops
+        if not is_tree(ops, self._control.path) or not is_tree(ops, self._folder):
+            return []
+        found = list(ops.scandir(self._folder))
+        return sorted(n for n, kind in found if kind is FileKind.TREE and _NAME.fullmatch(n))
+
+    def open(self, name: str, /) -> LocalDepot:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a depot")
+        return LocalDepot(self._control, name)
+
+
+class LocalDepot:
+    """One job's depot on a file system."""
+
+    def __init__(self, control: Control, name: str) -> None:
+        self._control = control
+        self._ops: Ops = control.ops
+        self.name = name
+        self.token = name.partition("-")[2]
+        self.path = os.path.join(control.path, JOBS, name)
+        self._lock = threading.Lock()
+        self._log: Any = None
+        self._appended = 0
+        self._fs_fd: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<depot {self.path}>"
+
+    @property
+    def url(self) -> str:
+        return self._ops.place + self.path
+
+    def _at(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+    def put_job(self, data: bytes, /) -> None:
+        self._make(os.path.join(self._control.path, JOBS))
+        self._make(self.path)
+        self._make(self._at("a"))
+        temporary = self._at("job.json.tmp")
+        with contextlib.suppress(FileNotFoundError):
+            self._ops.unlink(temporary)
+        with self._ops.open_new(temporary) as file:
+            write_all(file, [data])
+            self._ops.sync_file(file)
+        self._ops.replace_file(temporary, self._at("job.json"))
+        for folder in (self.path, os.path.dirname(self.path), self._control.path):
+            self._ops.sync_dir(folder)
+
+    def _make(self, folder: str) -> None:
+        with contextlib.suppress(FileExistsError):
+            self._ops.mkdir(folder)
+            with contextlib.suppress(OSError):
+                self._ops.share(folder, self._control.parent)
+
+    def get_job(self) -> bytes:
+        return self._ops.read_file(self._at("job.json"), _LIMIT_BYTES)
+
+    def stager(self) -> LocalStager:
+        return LocalStager(self._ops, self.path, self.token, durable=False, keeper=None)
+
+    def append(self, line: bytes, /) -> None:
+        with self._lock:
+            if self._log is None:
+                self._log = self._opened_log()
+                self._fs_fd = self._ops.open_fs(self.path)
+            write_all(self._log, [line])
+            self._appended += 1
+            if self._appended % SYNC_EVERY == 0:
+                self._sync()
+
+    def _opened_log(self) -> Any:
+        path = self._at("units.log")
+        try:
+            try:
+                file = self._ops.open_new(path)
+            except FileExistsError:
+                file = self._ops.open_again(path)
+        except FileNotFoundError as error:
+            raise FencedError(
+                f"the depot of the job {self.path} is gone: it was dropped while it ran",
+                outcome="aborted",
+            ) from error
+        end = file.seek(0, os.SEEK_END)
+        if end:
+            file.seek(end - 1)
+            torn = file.read(1) != b"\n"
+            file.seek(0, os.SEEK_END)
+            if (
+                torn
+            ):  # what was cut off by a kill becomes a line of its own, which counts as nothing
+                write_all(file, [b"\n"])
+        return file
+
+    def _sync(self) -> None:
+        if self._fs_fd is not None:
+            self._ops.sync_fs(self._fs_fd)
+        else:
+            self._ops.sync_file(self._log)
+
+    def lines(self) -> Iterator[bytes]:
+        try:
+            file = self._ops.open_read(self._at("units.log"))
+        except FileNotFoundError:
+            return
+        with file:
+            rest = b""
+            while block := file.read(1 << 20):
+                lines = (rest + block).splitlines(keepends=True)
+                rest = b"" if lines[-1].endswith(b"\n") else lines.pop()
+                yield from lines
+
+    def sizes(self) -> dict[str, int]:
+        found = {}
+        folder = self._at("a")
+        if not is_tree(self._ops, folder):
+            return {}
+        for name, kind in self._ops.scandir(folder):
+            stat = self._ops.lstat(os.path.join(folder, name)) if kind is FileKind.FILE else None
+            if stat is not None:
+                found[f"a/{name}"] = stat.size_bytes
+        return found
+
+    def read(self, key: str, /, start: int = 0, stop: int | None = None) -> bytes:
+        return read_range(self._ops, self._file(key), start, stop)
+
+    def _file(self, key: str) -> str:
+        folder, _, name = key.partition("/")
+        if folder != "a" or not name or "/" in name or "\\" in name or name in (".", ".."):
+            raise RecoveryError(f"{self.path}: a record names the object {key!r}, which is none")
+        return os.path.join(self.path, "a", name)
+
+    def give(self, transaction: Transaction, kept: StagedObject, /) -> StagedObject:
+        stager = transaction.stager()
+        source = self._file(kept.key)
+        if isinstance(stager, LocalStager):
+            try:
+                return stager.link(kept.path, source, publisher=kept.publisher)
+            except TransactionError:
+                raise
+            except OSError:  # no links here: it is copied
+                pass
+        with (
+            self._ops.open_read(source) as file,
+            stager.open(kept.path, publisher=kept.publisher) as out,
+        ):
+            while block := file.read(1 << 20):
+                out.write(block)
+        return out.receipt
+
+    def delete(self, keys: Iterable[str], /) -> None:
+        for key in keys:
+            with contextlib.suppress(FileNotFoundError):
+                self._ops.unlink(self._file(key))
+
+    def remove(self) -> None:
+        with self._lock:
+            log, self._log = self._log, None
+            fs_fd, self._fs_fd = self._fs_fd, None
+        if log is not None:
+            log.close()
+        if fs_fd is not None:
+            self._ops.close_fs(fs_fd)
+        with contextlib.suppress(FileNotFoundError):
+            self._ops.unlink(self._at("job.json"))  # first: what is left is no job any more
+        remove_tree(self._ops, self.path)
+        with contextlib.suppress(OSError):
+            self._ops.rmdir(os.path.dirname(self.path))
+        self._control.leave()
+
+    def close(self) -> None:
+        """What was appended is durable, and no descriptor is open."""
+        with self._lock:
+            log, self._log = self._log, None
+            fs_fd, self._fs_fd = self._fs_fd, None
+        if log is not None:
+            with log:
+                self._ops.sync_file(log)
+        if fs_fd is not None:
+            self._ops.close_fs(fs_fd)
+
+    def moved(self) -> bool:
+        try:
+            boot = unseal(self.get_job(), self._at("job.json")).get("boot")
+        except (OSError, RecoveryError):
+            return True
+        return not boot or boot != boot_id()
+
+
+__all__ = ["JOBS", "SYNC_EVERY", "LocalDepot", "LocalDepots"]

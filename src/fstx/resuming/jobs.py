@@ -1,0 +1,271 @@
+"""Finds what earlier runs of a job left, decides whether this one goes on there, and begins."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+from fstx import seams
+from fstx.depot import Depot, Depots
+from fstx.errors import CapabilityError, ResumeError, TransactionError
+from fstx.ops.processes import boot_id
+from fstx.protocol import Transaction
+from fstx.resuming.fingerprint import Fingerprint, differences
+from fstx.resuming.transaction import ResumableTransaction, sound
+from fstx.resuming.units import JobRecord, Unit, decode_job, decode_unit, encode_job
+from fstx.types import Mode
+
+Resume: TypeAlias = Literal["never", "always", "if_possible"]
+RESUMES: tuple[str, ...] = get_args(Resume)
+
+
+@dataclass(frozen=True)
+class Job:
+    """An unfinished job: what `fstx.jobs` lists.
+
+    ``problem`` says why its record can't be read, where it can't; the other fields are then empty.
+    """
+
+    name: str
+    url: str
+    targets: tuple[str, ...]
+    mode: str
+    fingerprint: Fingerprint | None
+    begun_s: int
+    units: int
+    size_bytes: int
+    problem: str
+    _depot: Depot
+
+    def discard(self) -> None:
+        """Nothing of it is left afterwards. The target is not touched."""
+        self._depot.remove()
+
+    def __str__(self) -> str:
+        if self.problem:
+            return f"{self.url}: {self.problem}"
+        begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.begun_s))
+        return (
+            f"{', '.join(self.targets)}: {self.units} units, {self.size_bytes} bytes, begun {begun}, "
+            f"{self.fingerprint} in {self.url}"
+        )
+
+
+def key_of(targets: Sequence[str], id: str | None) -> str:
+    """By this a job's depots are found: digest of its targets and of the caller's id."""
+    text = "\n".join([*sorted(targets), id or ""])
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def depots_of(backend: Any, entry: str | None = None) -> Depots:
+    """The depots of a backend's place; CapabilityError where it has none."""
+    make = getattr(backend, "depots", None)
+    if make is None:
+        raise CapabilityError(
+            f"{backend!r} can't keep the units of an unfinished job, so nothing can be resumed there; "
+            "leave resume= out, or use another storage"
+        )
+    found: Depots = make(entry)
+    return found
+
+
+def jobs_of(backend: Any) -> list[Job]:
+    """All unfinished jobs in the place of a backend's targets, also those that run now."""
+    depots = depots_of(backend)
+    return [_described(depots.open(name)) for name in depots.names()]
+
+
+def _described(depot: Depot) -> Job:
+    try:
+        record = decode_job(depot.get_job(), f"{depot.url}/job.json")
+    except (ResumeError, OSError) as error:
+        return Job(depot.name, depot.url, (), "", None, 0, 0, 0, str(error), depot)
+    units = _recorded(depot, record.token)
+    size_bytes = sum(u.size_bytes for u in units)
+    return Job(
+        depot.name,
+        depot.url,
+        record.targets,
+        record.mode,
+        record.fingerprint,
+        record.begun_s,
+        len(units),
+        size_bytes,
+        "",
+        depot,
+    )
+
+
+def begin_job(
+    backend: Any,
+    begin: Callable[[str], Transaction],
+    *,
+    resume: Resume,
+    fingerprint: Fingerprint,
+    mode: Mode,
+    entry: str | None,
+    id: str | None,
+    verify: bool | None = None,
+) -> ResumableTransaction:
+    """Go on with what an earlier run left, or begin anew, as `resume` says.
+
+    Parameters
+    ----------
+    begin
+        Begins the transaction that publishes, under the id that it is given.
+    verify
+        True: the checksum of all that was kept is compared first; None: where a loss of power may have come
+        since.
+
+    Raises
+    ------
+    ResumeError
+        ``always`` and there is nothing to resume, or what is there has another fingerprint; or its record
+        can't be read. Nothing was changed.
+    """
+    depots = depots_of(backend, entry)
+    key = key_of(depots.targets, id)
+    found = None if resume == "never" else _choose(depots, key, resume, fingerprint, mode, id)
+    if found is None:
+        token = seams.token_hex(8)
+        record = JobRecord(
+            token,
+            key,
+            mode,
+            depots.targets,
+            fingerprint,
+            id or f"job-{token}",
+            int(time.time()),
+            platform.node(),
+            boot_id(),
+            chosen=id is not None,
+        )
+        inner = begin(
+            record.id
+        )  # refuses what can't be written before anything of the job is there
+        return _first(inner, depots.open(f"{key}-{token}"), record, entry, backend)
+    depot, record = found
+    inner = begin(record.id)
+    try:
+        units = [] if inner.committed else _checked(depot, record, verify)
+    except BaseException:
+        inner.rollback()
+        raise
+    tx = ResumableTransaction(inner, depot, units, entry=entry, forget=_forget(backend, record))
+    if inner.committed:  # the kill came between the commit and the clearing
+        tx._clear()
+    return tx
+
+
+def _first(
+    inner: Transaction, depot: Depot, record: JobRecord, entry: str | None, backend: Any
+) -> ResumableTransaction:
+    if not inner.committed:
+        try:
+            depot.put_job(encode_job(record))
+        except BaseException as error:
+            inner.rollback()
+            if isinstance(error, OSError) and not isinstance(error, TransactionError):
+                from fstx.backends.base import wrap_storage_error
+
+                raise wrap_storage_error(error, f"the job's record in {depot.url}") from error
+            raise
+    return ResumableTransaction(inner, depot, [], entry=entry, forget=_forget(backend, record))
+
+
+def _forget(backend: Any, record: JobRecord) -> Callable[[], object]:
+    """What to do once all is over: an id that nobody chose is not remembered, where that can be."""
+    forget = getattr(backend, "forget", None)
+    if record.chosen or forget is None:
+        return lambda: None
+    return lambda: forget(record.id)
+
+
+def _choose(
+    depots: Depots,
+    key: str,
+    resume: Resume,
+    fingerprint: Fingerprint,
+    mode: str,
+    id: str | None,
+) -> tuple[Depot, JobRecord] | None:
+    """The newest job of these targets that this one continues."""
+    fitting: list[tuple[int, str, Depot, JobRecord]] = []
+    others: list[JobRecord] = []
+    for name in depots.names():
+        if not name.startswith(key):
+            continue
+        depot = depots.open(name)
+        try:
+            record = decode_job(depot.get_job(), f"{depot.url}/job.json")
+        except FileNotFoundError:
+            continue  # killed before it began, or while it was removed: no job
+        if record.fingerprint == fingerprint and record.mode == mode:
+            fitting.append((record.begun_s, name, depot, record))
+        else:
+            others.append(record)
+    if fitting:
+        return max(fitting, key=lambda f: f[:2])[2:]
+    if resume == "if_possible":
+        return None
+    where = ", ".join(depots.targets)
+    if not others:
+        raise ResumeError(
+            f"there is nothing to resume for {where}"
+            + (f" under the id {id!r}" if id else "")
+            + ": no unfinished job is there. Begin with resume='if_possible'",
+            txid=id,
+        )
+    newest = max(others, key=lambda r: r.begun_s)
+    how = (
+        f"mode was {newest.mode}, is {mode}"
+        if newest.mode != mode
+        else differences(newest.fingerprint, fingerprint)
+    )
+    raise ResumeError(
+        f"the unfinished job for {where} was configured otherwise: {how}. Run it with the configuration "
+        "that it began with, or begin anew with resume='never' (what was kept is left; fstx.jobs(url) "
+        "shows it)",
+        txid=id,
+    )
+
+
+def _recorded(depot: Depot, token: str) -> list[Unit]:
+    where = f"{depot.url}/units.log"
+    found: dict[str, Unit] = {}
+    for line in depot.lines():
+        unit = decode_unit(line, where, token)
+        if unit is not None:
+            found[unit.id] = unit  # the last one of an id counts
+    return list(found.values())
+
+
+def _checked(depot: Depot, record: JobRecord, verify: bool | None) -> list[Unit]:
+    """The units of which all is there; what is there besides is removed."""
+    digests = depot.moved() if verify is None else verify
+    sizes = depot.sizes()
+    units: list[Unit] = []
+    torn: list[str] = []
+    for unit in _recorded(depot, record.token):
+        if sound(unit, depot, sizes, digests=digests):
+            units.append(unit)
+        else:
+            torn.append(unit.id)
+    if torn:
+        warnings.warn(
+            f"{len(torn)} units that {depot.url} names are not there whole (the first: {torn[0]}); they are "
+            "done again",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+    named = {k.object.key for unit in units for k in unit.objects}
+    depot.delete([key for key in sizes if key not in named])
+    return units
+
+
+__all__ = ["RESUMES", "Job", "Resume", "begin_job", "depots_of", "jobs_of", "key_of"]

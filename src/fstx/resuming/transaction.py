@@ -1,0 +1,479 @@
+"""A transaction whose finished units of work outlive a kill, an exception and a failed commit."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from fstx.depot import Depot
+from fstx.errors import PathError, ResumeError, StateError, StorageError, UsageError
+from fstx.paths import check_path, is_below
+from fstx.protocol import StagedFile, Stager, Transaction
+from fstx.resuming.units import Kept, Unit, UnitId, encode_unit, id_text
+from fstx.state.entries import checksum, matches
+from fstx.types import Buffer, Data, Guarantee, Snapshot, StagedObject
+
+_THREADS = 8
+_READ_BYTES = 8 << 20
+
+
+class UnitWriter:
+    """Stages what belongs to one unit; the unit is finished, and kept, when its ``with`` block ends.
+
+    `info` is a dictionary that is kept with the unit and may be filled in the block: plain JSON values.
+    """
+
+    def __init__(self, id: str, stager: Stager, check: Callable[[str], bool]) -> None:
+        self.id = id
+        self.info: dict[str, Any] = {}
+        self._stager = stager
+        self._check = check
+        self._kept: dict[str, tuple[StagedObject, str]] = {}
+
+    def __repr__(self) -> str:
+        return f"<unit {self.id}: {len(self._kept)} objects>"
+
+    def stage(self, path: str, data: Data, /, *, publisher: bool = False) -> StagedObject:
+        """Stage one whole object of this unit; of two for one path the later counts."""
+        last = self._check(path) or publisher
+        pieces = [data] if isinstance(data, bytes | bytearray | memoryview) else list(data)
+        staged = self._stager.stage(path, data, publisher=last)
+        self._kept[path] = (staged, checksum(pieces))
+        return staged
+
+    @contextmanager
+    def open(self, path: str, /, *, publisher: bool = False) -> Iterator[StagedFile]:
+        """A binary writer of one object of this unit; an exception in the block discards it."""
+        last = self._check(path) or publisher
+        with self._stager.open(path, publisher=last) as file:
+            yield file
+        self._kept[path] = (file.receipt, "")
+
+    @property
+    def objects(self) -> tuple[tuple[StagedObject, str], ...]:
+        """What was staged, each with its checksum where that is known yet."""
+        return tuple(self._kept.values())
+
+
+class ResumableTransaction:
+    """A `Transaction` with units of work. Leaving ``with`` commits; an exception keeps what is finished.
+
+    ``with tx.unit(id) as unit: unit.stage(path, data)`` finishes a unit. `is_done` and `remaining` tell what
+    an earlier run finished. `stage` and `open` of the transaction itself are for what belongs to no unit (an
+    index): it is not kept, and staged anew by each run.
+
+    Parameters
+    ----------
+    inner
+        The transaction that publishes; open, or committed by an earlier run.
+    depot
+        Of this job.
+    units
+        Finished by earlier runs, checked.
+    """
+
+    def __init__(
+        self,
+        inner: Transaction,
+        depot: Depot,
+        units: Sequence[Unit],
+        *,
+        entry: str | None,
+        forget: Callable[[], object],
+    ) -> None:
+        self._inner = inner
+        self._depot = depot
+        self._entry = entry
+        self._forget = forget
+        self._units = {unit.id: unit for unit in units}
+        self._before = frozenset(self._units)
+        self._owner = {k.object.path: u.id for u in units for k in u.objects}
+        self._stager = depot.stager()
+        self._lock = threading.RLock()
+        self._running: set[str] = set()
+        self._over = inner.committed
+        self._context = contextlib.ExitStack()
+
+    # --- units -----------------------------------------------------------------------------------
+
+    @property
+    def done(self) -> Mapping[str, Unit]:
+        """All finished units by the text of their id: of earlier runs and of this one."""
+        with self._lock:
+            return dict(self._units)
+
+    @property
+    def done_before(self) -> frozenset[str]:
+        """Ids, as text, of the units that earlier runs finished; the rest of `done` is this run's."""
+        return self._before
+
+    def is_done(self, unit: UnitId, /) -> bool:
+        """Whether a unit was finished, by this run or an earlier one."""
+        return id_text(unit) in self._units
+
+    def remaining(self, units: Iterable[Any], /) -> Iterator[Any]:
+        """Those of `units` that are not finished, in their order."""
+        for unit in units:
+            if not self.is_done(unit):
+                yield unit
+
+    @contextmanager
+    def unit(self, id: UnitId, /) -> Iterator[UnitWriter]:
+        """A block that does one unit of work.
+
+        When it ends the unit is finished: it survives a kill from here on, and a loss of power at the latest
+        256 units later. A unit that staged nothing is finished as well, and isn't done again. An exception
+        discards what the block staged, and the unit is as if it had not begun.
+
+        Raises
+        ------
+        StateError
+            It is finished already, or under way in another thread.
+        PathError
+            A path that can't be staged, or that another unit has.
+        """
+        text = id_text(id)
+        with self._lock:
+            self._must_be_open()
+            if text in self._units or text in self._running:
+                state = "finished" if text in self._units else "under way"
+                raise StateError(
+                    f"unit {text} is {state}; ask tx.is_done(unit) first", txid=self.id
+                )
+            self._running.add(text)
+        writer = UnitWriter(text, self._stager, lambda path: self._checked(path, text))
+        try:
+            yield writer
+            self._finish(text, writer.objects, writer.info)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._depot.delete([staged.key for staged, _ in writer.objects])
+            raise
+        finally:
+            with self._lock:
+                self._running.discard(text)
+
+    def unit_stager(self) -> Stager:
+        """A handle for workers: what it stages can be finished here by `finish`."""
+        return self._stager
+
+    def finish(
+        self,
+        id: UnitId,
+        receipts: Iterable[StagedObject],
+        /,
+        *,
+        info: Mapping[str, Any] | None = None,
+    ) -> Unit:
+        """Finish a unit that workers staged through `unit_stager`. Again for a finished unit: no effect.
+
+        Raises
+        ------
+        StateError
+            A receipt of another job.
+        StorageError
+            A staged object is not there whole.
+        """
+        text = id_text(id)
+        with self._lock:
+            self._must_be_open()
+            if (
+                text in self._units
+            ):  # a task that ran twice; what it staged is cleared with the depot
+                return self._units[text]
+        return self._finish(text, [(r, "") for r in receipts], dict(info or {}))
+
+    def _finish(
+        self, text: str, objects: Iterable[tuple[StagedObject, str]], info: dict[str, Any]
+    ) -> Unit:
+        kept = []
+        for staged, sum_ in objects:
+            if staged.txid != self._depot.name.partition("-")[2]:
+                raise StateError(
+                    f"the receipt of {staged.path!r} is of another job, {staged.txid}", txid=self.id
+                )
+            kept.append(Kept(staged, sum_ or self._sum(staged)))
+        unit = Unit(text, tuple(kept), info)
+        try:
+            line = encode_unit(unit)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"unit {text}: its info is no plain JSON ({error})") from error
+        with self._lock:
+            self._must_be_open()
+            for one in kept:
+                self._checked(one.object.path, text)
+            self._depot.append(line)
+            self._units[text] = unit
+            self._owner.update((one.object.path, text) for one in kept)
+        return unit
+
+    def _sum(self, staged: StagedObject) -> str:
+        found = 0
+
+        def pieces() -> Iterator[bytes]:
+            nonlocal found
+            for start in range(0, staged.size_bytes, _READ_BYTES):
+                piece = self._depot.read(
+                    staged.key, start, min(start + _READ_BYTES, staged.size_bytes)
+                )
+                found += len(piece)
+                yield piece
+
+        try:
+            sum_ = checksum(pieces())
+        except FileNotFoundError:
+            found = -1
+        if found != staged.size_bytes:
+            raise StorageError(
+                f"the staged bytes of {staged.path!r} are not there whole ({staged.size_bytes} bytes "
+                f"expected, {max(found, 0)} found)",
+                txid=self.id,
+            )
+        return sum_
+
+    def _checked(self, path: str, unit: str) -> bool:
+        """Refuse a path that can't be staged; whether it is the entry."""
+        check_path(path)
+        owner = self._owner.get(path)
+        if owner is not None and owner != unit:
+            raise PathError(f"{path!r} was written by unit {owner}; unit {unit} needs another path")
+        before = getattr(self._inner, "_before_staging", None)
+        if before is not None:
+            before(path)
+        return path == self._entry
+
+    # --- Transaction -----------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """The job's id: the caller's, or one drawn by the first run."""
+        return self._inner.id
+
+    @property
+    def url(self) -> str:
+        """The target."""
+        return self._inner.url
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """What is promised here, and what proved it."""
+        return self._inner.guarantee
+
+    @property
+    def committed(self) -> bool:
+        """True once published, also by an earlier run of this job."""
+        return self._inner.committed
+
+    @property
+    def depot_url(self) -> str:
+        """Where finished units wait."""
+        return self._depot.url
+
+    def stage(self, path: str, data: Data, /, *, publisher: bool = False) -> StagedObject:
+        """Stage and adopt one object that belongs to no unit."""
+        self._not_of_a_unit(path)
+        return self._inner.stage(path, data, publisher=publisher)
+
+    def open(self, path: str, /, *, publisher: bool = False) -> AbstractContextManager[StagedFile]:
+        """A writer of one object that belongs to no unit."""
+        self._not_of_a_unit(path)
+        return self._inner.open(path, publisher=publisher)
+
+    def stager(self) -> Stager:
+        """A handle for workers, for objects that belong to no unit; see `unit_stager`."""
+        return self._inner.stager()
+
+    def adopt(self, receipts: Iterable[StagedObject], /) -> None:
+        """Take objects that `stager` staged."""
+        receipts = list(receipts)
+        for receipt in receipts:
+            self._not_of_a_unit(receipt.path)
+        self._inner.adopt(receipts)
+
+    def compose(
+        self, path: str, pieces: Sequence[Buffer | StagedObject], /, *, publisher: bool = False
+    ) -> StagedObject:
+        """Stage one object out of buffers and of what `stager` staged."""
+        self._not_of_a_unit(path)
+        return self._inner.compose(path, pieces, publisher=publisher)
+
+    def remove(self, path: str, /) -> None:
+        """Remove at commit a file or a tree that was there before."""
+        self._not_of_a_unit(path)
+        self._inner.remove(path)
+
+    def read(self, path: str, /, start: int = 0, stop: int | None = None) -> bytes:
+        """Bytes as they would be after commit."""
+        kept = self._kept(path)
+        if kept is None:
+            return self._inner.read(path, start, stop)
+        first, last, _ = slice(start, stop).indices(kept.object.size_bytes)
+        return self._depot.read(kept.object.key, first, last) if last > first else b""
+
+    def paths(self, prefix: str = "", /) -> Iterator[str]:
+        """Paths of the files below `prefix` as they would be after commit, sorted."""
+        with self._lock:
+            ours = [p for p in self._owner if not prefix or is_below(p, prefix.rstrip("/"))]
+        return iter(sorted({*self._inner.paths(prefix), *ours}))
+
+    def _kept(self, path: str) -> Kept | None:
+        with self._lock:
+            unit = self._units.get(self._owner.get(path, ""))
+        if unit is None:
+            return None
+        return next((k for k in unit.objects if k.object.path == path), None)
+
+    def commit(self) -> Snapshot:
+        """Publish all finished units and what was staged besides, or nothing.
+
+        Afterwards nothing of the job is left beside the target. When it raises, the finished units are kept,
+        and the job can be resumed: also after a conflict.
+
+        Raises
+        ------
+        ResumeError
+            A kept object is gone; a run that resumes does its unit again.
+        CommitError, InDoubtError
+            As for any transaction.
+        """
+        with self._lock:
+            if self._running:
+                raise StateError(f"unit {min(self._running)} is under way", txid=self.id)
+            try:
+                if not self._over:
+                    self._hand_over()
+                snapshot = self._inner.commit()
+            except BaseException:
+                self._leave()
+                raise
+            self._over = True
+            self._clear()
+            return snapshot
+
+    def _hand_over(self) -> None:
+        kept = [k for unit in self._units.values() for k in unit.objects]
+        if not kept:
+            return
+
+        def give(one: Kept) -> StagedObject:
+            try:
+                return self._depot.give(self._inner, one.object)
+            except FileNotFoundError as error:
+                raise ResumeError(
+                    f"{one.object.path!r} is gone from {self._depot.url}; run the job again with "
+                    "resume='if_possible': its unit is done anew",
+                    txid=self.id,
+                    outcome="aborted",
+                ) from error
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            self._inner.adopt(list(pool.map(give, kept)))
+
+    def rollback(self) -> None:
+        """Give up: the target is as it was, and nothing of the job is left, finished units neither."""
+        with self._lock:
+            if self._over:
+                return
+            self._over = True
+            try:
+                self._inner.rollback()
+            finally:
+                self._clear()
+
+    def suspend(self) -> None:
+        """Stop here: the target is as it was, and finished units wait for a run that resumes."""
+        with self._lock:
+            if not self._over:
+                self._leave()
+                self._inner.rollback()
+
+    def _leave(self) -> None:
+        self._over = True
+        with contextlib.suppress(OSError):
+            self._depot.close()
+
+    def _clear(self) -> None:
+        """The commit is done, or given up: what can't be removed now, `fstx.jobs` still shows."""
+        with contextlib.suppress(OSError):
+            self._depot.remove()
+            self._forget()
+
+    def __enter__(self) -> Self:
+        current = getattr(self._inner, "current", None)
+        if current is not None:  # tx:: file systems of this context join
+            self._context.enter_context(current())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        self._context.close()
+        if self._over:
+            return
+        if kind is None:
+            self.commit()
+            return
+        try:
+            self.suspend()
+        except Exception as second:  # noqa: BLE001 - the body's error is the one to raise
+            if error is not None:
+                error.add_note(f"rolling back transaction {self.id} failed as well: {second!r}")
+        if error is not None:
+            error.add_note(
+                f"{len(self._units)} finished units are kept in {self._depot.url}; "
+                "the same call with resume='if_possible' goes on"
+            )
+
+    def __repr__(self) -> str:
+        return (
+            f"<ResumableTransaction {self.id[:12]} on {self.guarantee.url}: "
+            f"{len(self._units)} units finished, {len(self._before)} of them by earlier runs>"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError(
+            "a Transaction stays with its coordinator; send tx.unit_stager() to workers and give their "
+            "receipts to tx.finish(unit, receipts)"
+        )
+
+    def _not_of_a_unit(self, path: str) -> None:
+        owner = self._owner.get(path)
+        if owner is not None:
+            raise PathError(f"{path!r} was written by unit {owner} of this job")
+
+    def _must_be_open(self) -> None:
+        if self._over:
+            raise StateError(
+                f"transaction {self.id} is over"
+                + ("; test tx.committed first" if self._inner.committed else ""),
+                txid=self.id,
+            )
+
+
+def sound(unit: Unit, depot: Depot, sizes: Mapping[str, int], *, digests: bool) -> bool:
+    """Whether all that a unit names is there whole; with `digests` also the same bytes."""
+    for kept in unit.objects:
+        staged = kept.object
+        if sizes.get(staged.key) != staged.size_bytes:
+            return False
+        if not digests:
+            continue
+        value = b"".join(
+            depot.read(staged.key, start, min(start + _READ_BYTES, staged.size_bytes))
+            for start in range(0, staged.size_bytes, _READ_BYTES)
+        )
+        if not matches(value, kept.checksum):
+            return False
+    return True
+
+
+__all__ = ["ResumableTransaction", "UnitWriter", "sound"]

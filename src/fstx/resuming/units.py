@@ -1,0 +1,188 @@
+"""Records of a resumable job: its configuration, and one line for each finished unit. Pure."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from fstx.errors import PathError, RecoveryError, ResumeError, UsageError
+from fstx.paths import check_path
+from fstx.resuming.fingerprint import Fingerprint
+from fstx.state.sealing import FORMAT, seal, unseal
+from fstx.types import StagedObject
+
+UnitId: TypeAlias = str | int | tuple[str | int, ...]
+"""Names a unit of work within its job: text, a number, or a tuple of them."""
+
+_FIELDS: dict[str, type] = {
+    "token": str,
+    "key": str,
+    "mode": str,
+    "targets": list,
+    "algorithm": str,
+    "version": int,
+    "digest": str,
+    "readable": list,
+    "id": str,
+    "begun_s": int,
+    "host": str,
+    "boot": str,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One object of a finished unit: its receipt and the checksum of its bytes."""
+
+    object: StagedObject
+    checksum: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A finished unit: what it wrote (nothing is an answer, too) and what it wants to be remembered."""
+
+    id: str
+    objects: tuple[Kept, ...] = ()
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all its objects."""
+        return sum(k.object.size_bytes for k in self.objects)
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """The configuration of a job, as its first run wrote it."""
+
+    token: str
+    key: str
+    mode: str
+    targets: tuple[str, ...]
+    fingerprint: Fingerprint
+    id: str
+    begun_s: int
+    host: str
+    boot: str
+    chosen: bool = False  # the id is the caller's
+
+
+def id_text(unit: UnitId) -> str:
+    """The canonical text of a unit's id; ``1`` and ``"1"`` are the same unit.
+
+    Raises
+    ------
+    UsageError
+        It is no id.
+    """
+    if isinstance(unit, tuple):
+        if not unit:
+            raise UsageError("a unit's id is empty")
+        return ",".join(id_text(part) for part in unit)
+    given: Any = unit
+    if isinstance(given, bool) or not (isinstance(given, str) or hasattr(given, "__index__")):
+        raise UsageError(f"unit id {unit!r}: text, a whole number or a tuple of them is needed")
+    text = given if isinstance(given, str) else str(operator.index(given))
+    if not text or len(text) > 512 or not text.isprintable():
+        raise UsageError(f"unit id {unit!r}: 1 to 512 printable characters are needed")
+    return text
+
+
+def encode_job(job: JobRecord) -> bytes:
+    """The record of the configuration."""
+    print_ = job.fingerprint
+    return seal(
+        {
+            "format": FORMAT,
+            "token": job.token,
+            "key": job.key,
+            "mode": job.mode,
+            "targets": list(job.targets),
+            "algorithm": print_.algorithm,
+            "version": print_.version,
+            "digest": print_.digest,
+            "readable": [list(pair) for pair in print_.readable],
+            "id": job.id,
+            "begun_s": job.begun_s,
+            "host": job.host,
+            "boot": job.boot,
+            "chosen": job.chosen,
+        }
+    )
+
+
+def decode_job(data: bytes, where: str) -> JobRecord:
+    """The configuration; ResumeError that names the file, what is wrong with it, and the way out."""
+    way = "Continue with resume='never', which leaves it as it is, or drop it: fstx.jobs(url)"
+    try:
+        value = unseal(data, where, way)
+    except RecoveryError as error:
+        raise ResumeError(f"the record of a job can't be read: {error}") from error
+    for name, kind in _FIELDS.items():
+        if name not in value:
+            raise ResumeError(f"the record of a job, {where}, lacks the field {name!r}. {way}")
+        if not isinstance(value[name], kind) or (kind is int and isinstance(value[name], bool)):
+            raise ResumeError(f"{where}: the field {name!r} is no {kind.__name__}. {way}")
+    pairs = [p for p in value["readable"] if isinstance(p, list) and len(p) == 2]
+    return JobRecord(
+        token=value["token"],
+        key=value["key"],
+        mode=value["mode"],
+        targets=tuple(str(t) for t in value["targets"]),
+        fingerprint=Fingerprint(
+            value["algorithm"],
+            value["version"],
+            value["digest"],
+            tuple((str(a), str(b)) for a, b in pairs),
+        ),
+        id=value["id"],
+        begun_s=value["begun_s"],
+        host=value["host"],
+        boot=value["boot"],
+        chosen=value.get("chosen") is True,
+    )
+
+
+def encode_unit(unit: Unit) -> bytes:
+    """One line."""
+    objects = [
+        [k.object.path, k.object.key, k.object.size_bytes, k.checksum, k.object.publisher]
+        for k in unit.objects
+    ]
+    return seal({"format": FORMAT, "unit": unit.id, "objects": objects, "info": unit.info})
+
+
+def decode_unit(line: bytes, where: str, token: str) -> Unit | None:
+    """A unit; None for a line that is damaged, which is as if the unit had not been finished."""
+    try:
+        value = unseal(line, where)
+    except RecoveryError:
+        return None
+    objects = []
+    try:
+        for path, key, size_bytes, sum_, publisher in value["objects"]:
+            if not isinstance(key, str) or type(size_bytes) is not int or size_bytes < 0:
+                return None
+            if not isinstance(sum_, str) or not isinstance(publisher, bool):
+                return None
+            kept = StagedObject(check_path(path), key, size_bytes, token, publisher)
+            objects.append(Kept(kept, sum_))
+        info = value.get("info")
+        return Unit(id_text(value["unit"]), tuple(objects), info if isinstance(info, dict) else {})
+    except (KeyError, TypeError, ValueError, PathError):
+        return None
+
+
+__all__ = [
+    "JobRecord",
+    "Kept",
+    "Unit",
+    "UnitId",
+    "decode_job",
+    "decode_unit",
+    "encode_job",
+    "encode_unit",
+    "id_text",
+]
