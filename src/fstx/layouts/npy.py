@@ -59,11 +59,12 @@ def plan(name: str, spec: ArraySpec, **options: object) -> NpyPlan:
     unknown = sorted(set(options) - OPTIONS)
     if unknown:
         raise UsageError(f"npy takes no option {unknown[0]!r}; it has none")
-    _check_dtype(spec.dtype)
+    check_dtype(spec.dtype)
     return NpyPlan(name, spec.shape, spec.dtype, _grid(spec), spec.grid is not None)
 
 
-def _check_dtype(dtype: np.dtype[Any]) -> None:
+def check_dtype(dtype: np.dtype[Any]) -> None:
+    """Refuse a dtype that would not come back from a .npy file as it is."""
     if dtype.hasobject:
         raise UsageError(f"dtype {dtype} holds Python objects, which .npy can't store safely")
     try:

@@ -16,7 +16,6 @@ import contextlib
 import errno
 import json
 import os
-import platform
 import secrets
 import threading
 import time
@@ -26,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol
 
 from fstx import seams
-from fstx.ops.processes import boot_id, namespace, stat_of
+from fstx.ops.processes import here, lives
 
 LEASE_S = 30.0
 BEAT_S = 3.0  # a reader learns within this that a holder lives
@@ -365,7 +364,7 @@ def _renew(ref: weakref.ref[LeasedLocks], stop: threading.Event, beat_s: float) 
 
 
 def _line(nonce: str, beat_s: float) -> bytes:
-    value = {**_self(), "nonce": nonce, "beat_s": beat_s}
+    value = {**here(), "nonce": nonce, "beat_s": beat_s}
     return json.dumps(value, sort_keys=True).encode() + b"\n"
 
 
@@ -386,29 +385,7 @@ def _same(a: Holder, b: Holder) -> bool:
 
 def _judge(holder: Holder) -> bool | None:
     """Whether a holder lives, where its process can be looked at from here; None elsewhere."""
-    own = _self()
-    where = ("host", "boot", "pids")
-    if not own["boot"] or any(holder.who.get(key) != own[key] for key in where):
-        return None
-    pid = holder.who.get("pid")
-    if not isinstance(pid, int) or pid <= 0:
-        return None
-    if pid == os.getpid() and holder.who.get("start") == own["start"]:
+    living = lives(holder.who)
+    if living and holder.who.get("pid") == os.getpid():
         return holder.nonce in _held
-    return _start_of(pid) == holder.who.get("start")
-
-
-def _self() -> dict[str, Any]:
-    return {
-        "host": platform.node(),
-        "boot": boot_id(),
-        "pids": namespace(),
-        "pid": os.getpid(),
-        "start": _start_of(os.getpid()),
-    }
-
-
-def _start_of(pid: int) -> int | None:
-    """When a process began, in ticks since boot; None where it is not, or is a zombie."""
-    found = stat_of(pid)
-    return None if found is None or found[0] in "ZX" else int(found[1])
+    return living

@@ -155,7 +155,10 @@ def checksum(pieces: Iterable[Buffer]) -> str:
     if library is not None:
         value = 0
         for piece in pieces:
-            value = library.extend(value, piece if isinstance(piece, bytes) else bytes(piece))
+            try:
+                value = library.extend(value, piece)
+            except (TypeError, ValueError, BufferError):  # takes some kinds of buffers as they are
+                value = library.extend(value, bytes(piece))
         return f"c{value:08x}"
     value = 0
     for piece in pieces:

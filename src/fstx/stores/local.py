@@ -150,7 +150,7 @@ class LocalStore:
     def get(self, key: str, /, start: int = 0, stop: int | None = None) -> bytes:
         path = self._path(key)
         try:
-            file = _open_read(path)
+            file = open_read(path)
         except (NotADirectoryError, IsADirectoryError):
             raise FileNotFoundError(errno.ENOENT, "no such object", path) from None
         with file:
@@ -221,6 +221,10 @@ class LocalStore:
     def durable(self) -> bool:
         """Whether writes are synced."""
         return self._durable
+
+    def path_of(self, key: str) -> str:
+        """The file of an object, for callers that need no more than the operating system."""
+        return self._path(key)
 
     def _path(self, key: str) -> str:
         if _WINDOWS:
@@ -345,7 +349,7 @@ def _take_name(files: Files, temp: str, target: str) -> None:
         files.rename_new(temp, target)
 
 
-def _open_read(path: str) -> Any:
+def open_read(path: str) -> Any:
     """The file, unbuffered; on Windows without keeping others from deleting it."""
     if _WINDOWS:
         try:
@@ -400,4 +404,4 @@ def _info(key: str, st: os.stat_result) -> Info:
     return Info(key, st.st_size, st.st_mtime, token)
 
 
-__all__ = ["LocalStore", "LocalWriter"]
+__all__ = ["LocalStore", "LocalWriter", "open_read"]

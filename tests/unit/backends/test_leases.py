@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fstx.ops import remote
+from fstx.ops import processes, remote
 from fstx.ops.posix import PosixOps
 from fstx.ops.remote import LeasedLocks
 
@@ -60,7 +60,7 @@ def locks(made: list[LeasedLocks]) -> LeasedLocks:
 
 def held_by(path: str, **who: Any) -> str:
     """Write a lock as another client would; its nonce."""
-    own = {**remote._self(), "nonce": "other", "beat_s": 1.0}
+    own = {**processes.here(), "nonce": "other", "beat_s": 1.0}
     Path(path).write_text(json.dumps({**own, **who}) + "\n")
     return "other"
 
@@ -98,7 +98,7 @@ def test_a_dead_process_of_this_host(locks: LeasedLocks, path: str) -> None:
 def test_a_living_process_of_this_host(locks: LeasedLocks, path: str) -> None:
     """LEASE-2: a lock of a process that lives is never taken, however long it does not renew it."""
     parent = os.getppid()
-    held_by(path, pid=parent, start=remote._start_of(parent))
+    held_by(path, pid=parent, start=processes.start_of(parent))
     assert locks.lock(path, wait_s=200) is None
     assert locks.monotonic() > 200
     assert nonce_at(path) == "other"
@@ -174,7 +174,7 @@ def test_a_lock_taken_by_mistake_is_given_back(made: list[LeasedLocks], path: st
                 held_by(path, nonce="successor", pid=os.getppid(), start=start)
             super().rename(src, dst)
 
-    start = remote._start_of(os.getppid())
+    start = processes.start_of(os.getppid())
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     held_by(path, pid=child.pid)
