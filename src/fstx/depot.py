@@ -74,3 +74,6 @@ class Depots(Protocol):
 
     def open(self, name: str, /) -> Depot:
         """The depot of that name, which need not exist. Nothing is read or written yet."""
+
+    def sweep(self) -> list[str]:
+        """Remove what is left of jobs that are over (late objects of their workers); URLs of what went."""

@@ -1,18 +1,22 @@
 """Depots of resumable jobs in a `Store`: of object stores, of ``tx::`` datasets and of memory.
 
 Below ``jobs/<name>/``: ``job.json``, objects under ``data/``, one small object ``u/...`` for each finished
-unit, and ``s/...`` that holds the records of many units. Nothing is ever overwritten.
+unit, and ``s/...`` that holds the records of many units. Nothing is ever overwritten. ``job.json`` is put
+before all else and removed before all else: what lies there without it is of a job that is over.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from fstx import seams
 from fstx.backends.manifest.staging import ObjectStager
+from fstx.errors import FencedError
 from fstx.protocol import Transaction
 from fstx.stores import Store
 from fstx.types import StagedObject
@@ -45,6 +49,45 @@ class StoreDepots:
     def open(self, name: str, /) -> StoreDepot:
         return StoreDepot(self._store.below(JOBS + check_name(name)), name)
 
+    def sweep(self) -> list[str]:
+        found = []
+        for name in self.names():
+            depot = self.open(name)
+            if depot.is_over():
+                depot.remove()
+                found.append(depot.url)
+        return found
+
+
+class DepotStager(ObjectStager):
+    """Stages into a depot, and learns afterwards that the job is over: then nothing is left of it.
+
+    In the coordinator's process `over` costs nothing; elsewhere it is one question for each object.
+    """
+
+    def __init__(self, store: Store, token: str, over: Callable[[], bool] | None = None) -> None:
+        super().__init__(store, token, "")
+        self._over = over or (lambda: _is_over(store))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        super().__reduce__()  # refuses a storage that other processes don't see
+        return (DepotStager, (self.store, self.txid))
+
+    def receipt(self, path: str, key: str, size_bytes: int, publisher: bool) -> StagedObject:
+        # After the put: whoever removes the depot lists it after the record went, so one of both sees it.
+        with self.failing(path):
+            over = self._over()
+        if over:
+            with contextlib.suppress(OSError):
+                self.store.delete([key])
+            raise FencedError(
+                f"the job that {path!r} was staged for is over: committed, given up, or dropped; nothing of "
+                f"it is kept in {self.store.url}",
+                txid=self.txid,
+                outcome="aborted",
+            )
+        return super().receipt(path, key, size_bytes, publisher)
+
 
 class StoreDepot:
     """One job's depot in a store."""
@@ -54,6 +97,7 @@ class StoreDepot:
         self.name = name
         self.token = name.partition("-")[2]
         self._lock = threading.Lock()
+        self._removed = False
         self._loose: list[tuple[str, bytes]] = []  # records that no segment holds yet
 
     def __repr__(self) -> str:
@@ -69,8 +113,12 @@ class StoreDepot:
     def get_job(self) -> bytes:
         return self._store.get("job.json")
 
-    def stager(self) -> ObjectStager:
-        return ObjectStager(self._store, self.token, "")
+    def stager(self) -> DepotStager:
+        return DepotStager(self._store, self.token, lambda: self._removed)
+
+    def is_over(self) -> bool:
+        """Whether the job's record is gone, and with it all that the depot may hold."""
+        return _is_over(self._store)
 
     def append(self, line: bytes, /) -> None:
         key = f"u/{_stamp()}"
@@ -125,6 +173,7 @@ class StoreDepot:
         self._store.delete(list(keys))
 
     def remove(self) -> None:
+        self._removed = True
         self._store.delete(["job.json"])  # first: what is left is no job any more
         self._store.delete([info.key for info in self._store.list("")])
 
@@ -135,8 +184,12 @@ class StoreDepot:
         return False  # objects are whole or not there, and durable with their put
 
 
+def _is_over(store: Store) -> bool:
+    return store.info("job.json") is None
+
+
 def _stamp() -> str:
     return f"{seams.time_ns():016x}{seams.token_hex(3)}"
 
 
-__all__ = ["JOBS", "StoreDepot", "StoreDepots", "check_name"]
+__all__ = ["JOBS", "DepotStager", "StoreDepot", "StoreDepots", "check_name"]

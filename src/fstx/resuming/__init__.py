@@ -5,7 +5,7 @@ run left, `transaction` is what the caller works with. Where things lie is a bac
 """
 
 from fstx.resuming.fingerprint import Fingerprint, fingerprint
-from fstx.resuming.jobs import RESUMES, Job, Resume, begin_job, jobs_of
+from fstx.resuming.jobs import RESUMES, Job, Resume, begin_job, jobs_of, sweep
 from fstx.resuming.transaction import ResumableTransaction, UnitWriter
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "begin_job",
     "fingerprint",
     "jobs_of",
+    "sweep",
 ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 from fstx import seams
+from fstx.backends.base import storage_errors, wrap_storage_error
 from fstx.depot import Depot, Depots
 from fstx.errors import CapabilityError, ResumeError, TransactionError
 from fstx.ops.processes import boot_id
@@ -80,6 +81,16 @@ def jobs_of(backend: Any) -> list[Job]:
     return [_described(depots.open(name)) for name in depots.names()]
 
 
+def sweep(backend: Any) -> list[str]:
+    """Remove what workers of jobs that are over have put there since; URLs of what went."""
+    make = getattr(backend, "depots", None)
+    if make is None:
+        return []
+    depots: Depots = make(None)
+    with storage_errors(f"removing what is left of jobs in {backend!r} failed"):
+        return depots.sweep()
+
+
 def _described(depot: Depot) -> Job:
     try:
         record = decode_job(depot.get_job(), f"{depot.url}/job.json")
@@ -129,6 +140,7 @@ def begin_job(
         can't be read. Nothing was changed.
     """
     depots = depots_of(backend, entry)
+    depots.sweep()
     key = key_of(depots.targets, id)
     found = None if resume == "never" else _choose(depots, key, resume, fingerprint, mode, id)
     if found is None:
@@ -171,8 +183,6 @@ def _first(
         except BaseException as error:
             inner.rollback()
             if isinstance(error, OSError) and not isinstance(error, TransactionError):
-                from fstx.backends.base import wrap_storage_error
-
                 raise wrap_storage_error(error, f"the job's record in {depot.url}") from error
             raise
     return ResumableTransaction(inner, depot, [], entry=entry, forget=_forget(backend, record))
@@ -268,4 +278,4 @@ def _checked(depot: Depot, record: JobRecord, verify: bool | None) -> list[Unit]
     return units
 
 
-__all__ = ["RESUMES", "Job", "Resume", "begin_job", "depots_of", "jobs_of", "key_of"]
+__all__ = ["RESUMES", "Job", "Resume", "begin_job", "depots_of", "jobs_of", "key_of", "sweep"]

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from fstx import seams
 from fstx.backends.local.control import Control, is_tree, remove_tree
 from fstx.backends.local.records import unseal
 from fstx.backends.local.staging import LocalStager, read_range, write_all
@@ -28,6 +29,7 @@ SYNC_EVERY = 256
 """So many units may be lost by a loss of power; none by a kill."""
 
 _NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}")
+_GONE = re.compile(_NAME.pattern + r"\.[0-9a-f]{8}\.gone")
 _LIMIT_BYTES = 1 << 20
 
 
@@ -50,6 +52,31 @@ class LocalDepots:
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name of a depot")
         return LocalDepot(self._control, name)
+
+    def sweep(self) -> list[str]:
+        ops, found = self._control.ops, []
+        if not any(self._left()):
+            return []
+        with self._control.entered():  # as for whoever makes one: it has its record, or is none
+            for path in self._left():
+                if not remove_tree(ops, path):
+                    found.append(ops.place + path)
+            with contextlib.suppress(OSError):
+                ops.rmdir(self._folder)
+        self._control.leave()
+        return found
+
+    def _left(self) -> Iterator[str]:
+        """Directories of jobs that are over, or were killed before their record was there."""
+        ops = self._control.ops
+        if not is_tree(ops, self._control.path) or not is_tree(ops, self._folder):
+            return
+        for name, kind in list(ops.scandir(self._folder)):
+            path = os.path.join(self._folder, name)
+            begun = _NAME.fullmatch(name) and ops.lstat(os.path.join(path, "job.json"))
+            known = _NAME.fullmatch(name) or _GONE.fullmatch(name)
+            if kind is FileKind.TREE and known and not begun:
+                yield path
 
 
 class LocalDepot:
@@ -77,6 +104,10 @@ class LocalDepot:
         return os.path.join(self.path, name)
 
     def put_job(self, data: bytes, /) -> None:
+        with self._control.entered():  # no sweep meets a depot without its record
+            self._put_job(data)
+
+    def _put_job(self, data: bytes) -> None:
         self._make(os.path.join(self._control.path, JOBS))
         self._make(self.path)
         self._make(self._at("a"))
@@ -204,12 +235,23 @@ class LocalDepot:
             log.close()
         if fs_fd is not None:
             self._ops.close_fs(fs_fd)
-        with contextlib.suppress(FileNotFoundError):
-            self._ops.unlink(self._at("job.json"))  # first: what is left is no job any more
-        remove_tree(self._ops, self.path)
+        remove_tree(self._ops, self._set_aside())
         with contextlib.suppress(OSError):
             self._ops.rmdir(os.path.dirname(self.path))
         self._control.leave()
+
+    def _set_aside(self) -> str:
+        """The depot under a name where late workers find no place, and where no job is seen."""
+        gone = f"{self.path}.{seams.token_hex(4)}.gone"
+        try:
+            self._ops.rename(self.path, gone)
+            return gone
+        except FileNotFoundError:
+            return self.path
+        except OSError:  # a file in it is open, and this system holds the directory then
+            with contextlib.suppress(FileNotFoundError):
+                self._ops.unlink(self._at("job.json"))
+            return self.path
 
     def close(self) -> None:
         """What was appended is durable, and no descriptor is open."""
