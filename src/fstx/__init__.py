@@ -17,6 +17,7 @@ can see and nothing that a retry stumbles over.
     fstx.dataset("tx::s3://bucket/cube.zarr").log()
 """
 
+from fstx.caching import Cache, CacheCheck, CacheWarning, cache
 from fstx.errors import (
     CapabilityError,
     CommitError,
@@ -60,6 +61,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Backend",
+    "Cache",
+    "CacheCheck",
+    "CacheWarning",
     "Capability",
     "CapabilityError",
     "ChunkReport",
@@ -97,6 +101,7 @@ __all__ = [
     "VersionedDataset",
     "__version__",
     "begin",
+    "cache",
     "chunk_writer",
     "dataset",
     "fingerprint",
