@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast, overload
 
 from fstx import layouts, registry
 from fstx.errors import PathError, UsageError
-from fstx.jobs import Goal, Job, name_of, plain_numbers, sibling, stream_of
+from fstx.jobs import Addition, Goal, Job, name_of, plain_numbers, sibling, stream_of
 from fstx.layouts.dataarray import is_labelled
 from fstx.plan import Plan, grid_shape
 from fstx.progress import Progress
 from fstx.protocol import Transaction
 from fstx.registry import URL
-from fstx.resuming import RESUMES, ResumableTransaction, Resume, begin_job, jobs_of
+from fstx.resuming import RESUMES, ResumableTransaction, Resume, begin_job, jobs_of, sweep
 from fstx.resuming import Job as UnfinishedJob
 from fstx.resuming import fingerprint as fingerprint_of
 from fstx.sources import lazy, open_source
@@ -163,6 +164,8 @@ def write(
     *,
     layout: str | None = None,
     overwrite: bool = False,
+    region: Any = None,
+    append_dim: str | int | None = None,
     durability: Durability = "data",
     require: Require = (Capability.ATOMIC_SET,),
     id: str | None = None,
@@ -191,6 +194,11 @@ def write(
         ``"vrt"``, ``"zarr"`` or ``"npy"``, where the suffix doesn't say.
     overwrite
         Replace what is there. Otherwise something there is refused before a value is computed.
+    region
+        Write into the Zarr array that is there: a slice for each axis, or slices by dimension. They cover
+        whole chunks (shards, where there are some), else refused. Disjoint regions of many writers all land.
+    append_dim
+        Put the array behind the one that is there, along this dimension or axis, by one commit.
     durability
         ``"data"``: the result survives loss of power. ``"none"``: only kills.
     require
@@ -233,9 +241,18 @@ def write(
     check_workers(max_workers)
     options = {name: _number(name, value) for name, value in options.items()}
     module = layouts.choose(name_of(target), layout)
+    given = sorted(options)
     if is_labelled(array):
         options = {**module.describe(array, options), **options}
     source = open_source(array, scheduler=scheduler)
+    if region is not None or append_dim is not None:
+        dims = tuple(map(str, array.dims)) if is_labelled(array) else None
+        where = {"region": region, "append_dim": plain_numbers(append_dim), "dims": dims}
+        begun = {"durability": durability, "require": _capabilities(require), "id": id}
+        more = dict(storage_options or {})
+        add = Addition(target, module, source, where, begun, max_workers, progress, more)
+        add.check(given, overwrite=overwrite)
+        return add() if compute else lazy(add)
     plan: Plan = module.plan(name_of(target), source.spec, **options)
     goal = Goal(
         target,
@@ -409,7 +426,10 @@ def recover(url: URL | Sequence[URL], **storage_options: Any) -> Recovery:
         named, nothing of it was changed, and all others were settled first.
     """
     urls, _ = _urls(url)
-    return registry.backend(urls, joined=True, **storage_options).recover()
+    backend = registry.backend(urls, joined=True, **storage_options)
+    report = backend.recover()
+    late = sweep(backend)  # of workers that went on when their resumable job was over
+    return replace(report, removed=(*report.removed, *late)) if late else report
 
 
 def outcome(url: URL | Sequence[URL], id: str, **storage_options: Any) -> OutcomeState:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,55 @@ class Job:
         with tx, reporter(self.progress, blocks_of(self.goal.plan), self.goal.url) as advance:
             plan = self.goal.prepare(tx, self.goal.plan)
             write_into(tx, self.source, plan, max_workers=self.max_workers, progress=advance)
+            return tx.commit()
+
+
+@dataclass(frozen=True)
+class Addition:
+    """One `write` into an array that is there: a region of it, or more at its end."""
+
+    url: str
+    module: ModuleType
+    source: Source
+    where: dict[str, Any]  # region or append_dim, and the array's own dimensions
+    begin: dict[str, Any]  # durability, require, id
+    max_workers: int | None
+    progress: Progress
+    storage_options: dict[str, Any]
+
+    def check(self, options: list[str], *, overwrite: bool) -> None:
+        """Raise `UsageError` where what else was asked for doesn't go with it."""
+        if None not in (self.where["region"], self.where["append_dim"]):
+            raise UsageError("region= and append_dim= are two ways to write; pass one")
+        word = "region" if self.where["append_dim"] is None else "append_dim"
+        if not hasattr(self.module, "plan_into"):
+            raise UsageError(f"{word}= writes into Zarr arrays; other layouts are written whole")
+        if overwrite:
+            raise UsageError(f"overwrite=True replaces the whole array; {word}= goes without it")
+        if options:
+            raise UsageError(f"{options[0]}= is the existing array's; {word}= goes without it")
+
+    def __call__(self) -> Snapshot:
+        name = name_of(self.url)
+        document = f"{name}/{self.module.DOCUMENT}"
+        backend = registry.backend([self.url], joined=True, **self.storage_options)
+        grows = self.where["append_dim"] is not None
+        tx = backend.begin(mode="update", entry=document if grows else None, **self.begin)
+        if tx.committed:
+            return Snapshot(
+                tx.id, (self.url,), tx.guarantee.strategy, 0, 0, reason="committed before"
+            )
+        with tx:
+            try:
+                found = tx.read(document)
+            except FileNotFoundError as error:
+                raise UsageError(
+                    f"{self.url} holds no {self.module.DOCUMENT}: region= and append_dim= write into an "
+                    "array of Zarr v3 that is there; write it without them first"
+                ) from error
+            plan = self.module.plan_into(name, found, self.source.spec, **self.where)
+            with reporter(self.progress, blocks_of(plan), self.url) as advance:
+                write_into(tx, self.source, plan, max_workers=self.max_workers, progress=advance)
             return tx.commit()
 
 

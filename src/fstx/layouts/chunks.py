@@ -74,6 +74,14 @@ class ChunkCodec:
             whole = whole.astype(self.storage_dtype, copy=False)
             whole[tuple(slice(n) for n in values.shape)] = values
             values = whole
+        return self._stored(values)
+
+    def encode_fill(self) -> Buffer:
+        """The bytes of a chunk that is all fill value, to be stored over one that isn't."""
+        fill = np.frombuffer(self.fill, self.storage_dtype)[0]
+        return self._stored(np.full(self.shape, fill, self.storage_dtype))
+
+    def _stored(self, values: Host) -> Buffer:
         if self.compression is None:
             return values.reshape(-1).view(np.uint8).data
         return bytes(self._compressor().encode(values))
@@ -114,7 +122,7 @@ class ChunkCodec:
             return numcodecs.Zstd(level=self.level)
         if self.compression == "gzip":
             return numcodecs.GZip(level=self.level)
-        return numcodecs.Blosc("zstd", self.level, _SHUFFLES[_shuffle(self.dtype)])
+        return numcodecs.Blosc("zstd", self.level, _SHUFFLES[shuffle_of(self.dtype)])
 
     def metadata(self) -> list[dict[str, Any]]:
         """The codecs as they stand in ``zarr.json``."""
@@ -133,14 +141,15 @@ class ChunkCodec:
             configuration = {
                 "cname": "zstd",
                 "clevel": self.level,
-                "shuffle": _shuffle(self.dtype),
+                "shuffle": shuffle_of(self.dtype),
                 "typesize": itemsize,
                 "blocksize": 0,
             }
         return [first, {"name": self.compression, "configuration": configuration}]
 
 
-def _shuffle(dtype: str) -> str:
+def shuffle_of(dtype: str) -> str:
+    """Name of blosc's shuffle for a data type."""
     return "shuffle" if np.dtype(dtype).itemsize > 1 else "bitshuffle"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -60,6 +61,8 @@ class ShardSink:
         The array's shards.
     grid
         Blocks of `write`; not needed for `write_chunk`.
+    place
+        Where a block of `grid` lies in the array, where the grid is not the whole array's.
     partial
         What `close` does when chunks never arrived: ``"fill"`` leaves them to the fill value,
         ``"error"`` raises UsageError and drops what is open.
@@ -75,12 +78,14 @@ class ShardSink:
         *,
         partial: Partial = "error",
         max_open: int = MAX_OPEN,
+        place: Callable[[Index], tuple[slice, ...]] | None = None,
     ) -> None:
         if partial not in ("error", "fill"):
             raise UsageError(f"partial={partial!r} is neither 'error' nor 'fill'")
         self._stager = stager
         self._layout = layout
         self._grid = grid
+        self._place = place
         self._partial = partial
         self._max_open = max_open
         self._lock = threading.Lock()
@@ -92,7 +97,7 @@ class ShardSink:
         """Take a block that covers whole inner chunks, at `index` of the plan's grid."""
         if self._grid is None:
             raise UsageError("this sink has no block grid; use write_chunk")
-        region = block_slices(self._grid, index)
+        region = block_slices(self._grid, index) if self._place is None else self._place(index)
         receipts: list[StagedObject] = []
         for _, chunks in self._layout.chunks_of(region):
             for chunk, place in chunks:

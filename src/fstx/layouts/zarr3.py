@@ -110,7 +110,7 @@ def plan(name: str, spec: ArraySpec, **options: Any) -> ZarrPlan:
     metadata = array_metadata(
         spec.shape, codec, shards, options.get("attributes"), options.get("dimension_names")
     )
-    return ZarrPlan(name, spec.shape, codec, shards, _block_grid(spec, chunks, shards), metadata)
+    return ZarrPlan(name, spec.shape, codec, shards, block_grid(spec, chunks, shards), metadata)
 
 
 def _check_grid(spec: ArraySpec) -> None:
@@ -178,7 +178,7 @@ def _guess(whole: Shape, spec: ArraySpec, exact: bool) -> Shape:
     return tuple(chunk)
 
 
-def _block_grid(spec: ArraySpec, chunks: Shape, shards: Shape | None) -> Grid:
+def block_grid(spec: ArraySpec, chunks: Shape, shards: Shape | None) -> Grid:
     """Blocks that cover whole chunks: the array's own where they do, else such as do."""
     if spec.grid is None:
         unit = shards or chunks
@@ -244,6 +244,10 @@ class ZarrPlan:
         per_shard = tuple(o // i for o, i in zip(outer, self.codec.shape, strict=True))
         return ShardLayout(f"{self.name}/c", self.shape, outer, ShardFormat(self.codec, per_shard))
 
+    def place(self, index: Index) -> tuple[slice, ...]:
+        """Elements of block `index` in the whole array."""
+        return block_slices(self.grid, index)
+
     def sink(self, stager: Stager, /, *, partial: Partial = "fill") -> StatelessSink | ShardSink:
         """A sink for blocks of this process.
 
@@ -262,7 +266,7 @@ class ZarrPlan:
         staged alone for `finish` to compose.
         """
         layout = self.layout
-        region = block_slices(self.grid, index)
+        region = self.place(index)
         if block.shape != tuple(r.stop - r.start for r in region):
             raise UsageError(f"{self.name}: block {index} has shape {block.shape}, not {region}")
         receipts: list[StagedObject] = []
@@ -299,6 +303,10 @@ class ZarrPlan:
 
     def finish(self, tx: Transaction, receipts: Sequence[StagedObject], /) -> None:
         """Adopt chunks and shards, compose the shards that came in pieces, stage ``zarr.json``."""
+        self._adopt(tx, receipts)
+        tx.stage(f"{self.name}/{DOCUMENT}", self.metadata, publisher=True)
+
+    def _adopt(self, tx: Transaction, receipts: Sequence[StagedObject]) -> None:
         tx.adopt(r for r in receipts if "#" not in r.path.rpartition("/")[2])
         pieces: dict[str, dict[Index, StagedObject]] = {}
         for receipt in receipts:
@@ -314,4 +322,10 @@ class ZarrPlan:
                 index[form.number(inner_index)] = (offset, part.size_bytes)
                 offset += part.size_bytes
             tx.compose(path, [*(part for _, part in ordered), form.encode_index(index)])
-        tx.stage(f"{self.name}/{DOCUMENT}", self.metadata, publisher=True)
+
+
+def plan_into(name: str, document: bytes, spec: ArraySpec, **where: Any) -> ZarrPlan:
+    """Plan to write into an array that is there; see `fstx.layouts.zarr_region`."""
+    from fstx.layouts import zarr_region
+
+    return zarr_region.plan_into(name, document, spec, **where)
