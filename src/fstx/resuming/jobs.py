@@ -16,8 +16,9 @@ from fstx.depot import Depot, Depots
 from fstx.errors import CapabilityError, ResumeError, TransactionError
 from fstx.ops.processes import boot_id
 from fstx.protocol import Transaction
+from fstx.resuming.checking import sound
 from fstx.resuming.fingerprint import Fingerprint, differences
-from fstx.resuming.transaction import ResumableTransaction, sound
+from fstx.resuming.transaction import ResumableTransaction
 from fstx.resuming.units import JobRecord, Unit, decode_job, decode_unit, encode_job
 from fstx.types import Mode
 
@@ -78,7 +79,8 @@ def depots_of(backend: Any, entry: str | None = None) -> Depots:
 def jobs_of(backend: Any) -> list[Job]:
     """All unfinished jobs in the place of a backend's targets, also those that run now."""
     depots = depots_of(backend)
-    return [_described(depots.open(name)) for name in depots.names()]
+    found = [_described(depots.open(name)) for name in depots.names()]
+    return [job for job in found if job is not None]
 
 
 def sweep(backend: Any) -> list[str]:
@@ -91,9 +93,11 @@ def sweep(backend: Any) -> list[str]:
         return depots.sweep()
 
 
-def _described(depot: Depot) -> Job:
+def _described(depot: Depot) -> Job | None:
     try:
         record = decode_job(depot.get_job(), f"{depot.url}/job.json")
+    except FileNotFoundError:
+        return None  # over: what is left of it is swept
     except (ResumeError, OSError) as error:
         return Job(depot.name, depot.url, (), "", None, 0, 0, 0, str(error), depot)
     units = _recorded(depot, record.token)

@@ -11,11 +11,18 @@ from types import TracebackType
 from typing import Any, Self
 
 from fstx.depot import Depot
-from fstx.errors import PathError, ResumeError, StateError, StorageError, UsageError
+from fstx.errors import (
+    PathError,
+    StateError,
+    StorageError,
+    TransactionError,
+    UsageError,
+)
 from fstx.paths import check_path, is_below
 from fstx.protocol import StagedFile, Stager, Transaction
+from fstx.resuming.checking import missing
 from fstx.resuming.units import Kept, Unit, UnitId, encode_unit, id_text
-from fstx.state.entries import checksum, matches
+from fstx.state.entries import checksum
 from fstx.types import Buffer, Data, Guarantee, Snapshot, StagedObject
 
 _THREADS = 8
@@ -113,8 +120,8 @@ class ResumableTransaction:
         return self._before
 
     def is_done(self, unit: UnitId, /) -> bool:
-        """Whether a unit was finished, by this run or an earlier one."""
-        return id_text(unit) in self._units
+        """Whether a unit was finished, by this run or an earlier one; all are, once `committed`."""
+        return id_text(unit) in self._units or self._inner.committed
 
     def remaining(self, units: Iterable[Any], /) -> Iterator[Any]:
         """Those of `units` that are not finished, in their order."""
@@ -338,18 +345,25 @@ class ResumableTransaction:
         ------
         ResumeError
             A kept object is gone; a run that resumes does its unit again.
+        FencedError
+            Another process took the job over, and ended it.
         CommitError, InDoubtError
             As for any transaction.
         """
         with self._lock:
             if self._running:
                 raise StateError(f"unit {min(self._running)} is under way", txid=self.id)
+            handed = self._over
             try:
-                if not self._over:
+                if not handed:
                     self._hand_over()
+                handed = True
                 snapshot = self._inner.commit()
             except BaseException:
                 self._leave()
+                if not handed:
+                    with contextlib.suppress(OSError, TransactionError):
+                        self._inner.rollback()
                 raise
             self._over = True
             self._clear()
@@ -364,12 +378,7 @@ class ResumableTransaction:
             try:
                 return self._depot.give(self._inner, one.object)
             except FileNotFoundError as error:
-                raise ResumeError(
-                    f"{one.object.path!r} is gone from {self._depot.url}; run the job again with "
-                    "resume='if_possible': its unit is done anew",
-                    txid=self.id,
-                    outcome="aborted",
-                ) from error
+                raise missing(one.object.path, self._depot, self.id) from error
 
         with ThreadPoolExecutor(_THREADS) as pool:
             self._inner.adopt(list(pool.map(give, kept)))
@@ -459,21 +468,4 @@ class ResumableTransaction:
             )
 
 
-def sound(unit: Unit, depot: Depot, sizes: Mapping[str, int], *, digests: bool) -> bool:
-    """Whether all that a unit names is there whole; with `digests` also the same bytes."""
-    for kept in unit.objects:
-        staged = kept.object
-        if sizes.get(staged.key) != staged.size_bytes:
-            return False
-        if not digests:
-            continue
-        value = b"".join(
-            depot.read(staged.key, start, min(start + _READ_BYTES, staged.size_bytes))
-            for start in range(0, staged.size_bytes, _READ_BYTES)
-        )
-        if not matches(value, kept.checksum):
-            return False
-    return True
-
-
-__all__ = ["ResumableTransaction", "UnitWriter", "sound"]
+__all__ = ["ResumableTransaction", "UnitWriter"]
