@@ -6,7 +6,7 @@ A source delivers blocks on that grid as host arrays; the driver hands each to t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -108,8 +108,13 @@ class Source(Protocol):
         *,
         max_workers: int | None,
         progress: Callable[[int], None],
+        only: Collection[Index] | None = None,
+        landed: Callable[[tuple[Any, ...]], None] | None = None,
     ) -> Iterator[StagedObject]:
         """Call `work` once per block of `grid` and yield what it returned, as it comes.
+
+        `only`: of these blocks alone; what no other block needs is not computed. `landed`: called with
+        what a call of `work` returned as soon as it is known here, at the latest when it is yielded.
 
         When it raises, no call of `work` is running any more where that can be known (threads,
         processes) and none starts after the first failure, which is the one raised.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextvars
 import itertools
+import math
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, TypeAlias
 
 from fstx.errors import UsageError
@@ -65,20 +66,28 @@ class BlockSource:
         return BlockSource(self._array, scheduler)
 
     def run(
-        self, work: Work, grid: Grid, *, max_workers: int | None, progress: Callable[[int], None]
+        self,
+        work: Work,
+        grid: Grid,
+        *,
+        max_workers: int | None,
+        progress: Callable[[int], None],
+        only: Collection[Index] | None = None,
+        landed: Callable[[Receipts], None] | None = None,
     ) -> Iterator[StagedObject]:
         """Call `work` once per block and yield its receipts as blocks finish.
 
         `progress` is called with 1 after each block, in the caller's thread. When this raises, no
-        call of `work` is running and none will start.
+        call of `work` is running and none will start. `only`: these blocks alone. `landed` is called with
+        the receipts of each block, in the caller's thread.
         """
         settle(self._array)
         bounds = [list(itertools.accumulate(lengths, initial=0)) for lengths in grid]
-        blocks = itertools.product(*(range(len(lengths)) for lengths in grid))
-        count = 1
-        for lengths in grid:
-            count *= len(lengths)
-        workers = min(max_workers or default_workers(), count)
+        blocks: Iterator[Index] = itertools.product(*(range(len(lengths)) for lengths in grid))
+        count = math.prod(len(lengths) for lengths in grid)
+        if only is not None:
+            blocks, count = iter(sorted(only)), len(only)
+        workers = min(max_workers or default_workers(), max(1, count))
 
         def one(index: Index) -> Receipts:
             region = tuple(slice(b[i], b[i + 1]) for b, i in zip(bounds, index, strict=True))
@@ -92,22 +101,26 @@ class BlockSource:
                 error.add_note(where(index))
                 raise
 
+        def told(receipts: Receipts) -> Receipts:
+            progress(1)
+            if landed is not None:
+                landed(receipts)
+            return receipts
+
         if not self._inline:
             # A thread also for one worker: the caller's is the one that hears Ctrl-C, and codecs that
             # drop exceptions (imagecodecs 2026.3 looks at its input in a bare except) would lose it.
-            yield from _in_threads(one, blocks, workers, progress)
+            yield from _in_threads(one, blocks, workers, told)
             return
         for index in blocks:
-            receipts = one(index)
-            progress(1)
-            yield from receipts
+            yield from told(one(index))
 
 
 def _in_threads(
     one: Callable[[Index], Receipts],
     blocks: Iterator[Index],
     workers: int,
-    progress: Callable[[int], None],
+    told: Callable[[Receipts], Receipts],
 ) -> Iterator[StagedObject]:
     failures = Failures()
     turn = threading.Lock()
@@ -146,8 +159,7 @@ def _in_threads(
             if receipts is None:
                 running -= 1
                 continue
-            progress(1)
-            yield from receipts
+            yield from told(receipts)
     finally:
         failures.halt()
         settle_threads(started)

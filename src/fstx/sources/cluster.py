@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from fstx.sources.blocks import Receipts
 from fstx.sources.failures import Failures, computing
 from fstx.sources.tasks import PackedError, RemoteTask, restore
 from fstx.types import StagedObject
@@ -24,6 +25,7 @@ def run_on_cluster(
     *,
     max_workers: int | None,
     progress: Callable[[int], None],
+    landed: Callable[[Receipts], None] | None = None,
 ) -> Iterator[StagedObject]:
     """Compute `records` (a graph made for `task`) and yield receipts as blocks finish.
 
@@ -46,8 +48,11 @@ def run_on_cluster(
                 for future, result in batch:
                     if future.status == "finished":
                         progress(1)
+                        receipts = result.item()
+                        if landed is not None:
+                            landed(receipts)
                         if not failures.halted:
-                            yield from result.item()
+                            yield from receipts
                     else:
                         _record(failures, future, name)
                 if failures.halted:

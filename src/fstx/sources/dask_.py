@@ -13,7 +13,7 @@ import multiprocessing.pool
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from fstx.errors import UsageError
-from fstx.plan import ArraySpec, Grid
-from fstx.sources.blocks import Work
+from fstx.plan import ArraySpec, Grid, Index
+from fstx.sources.blocks import Receipts, Work
 from fstx.sources.failures import Failures
 from fstx.sources.settle import SettlingPool
 from fstx.sources.tasks import LocalTask, RemoteTask, restore, set_stop_flag
@@ -85,13 +85,21 @@ class DaskSource:
         return choose(self._scheduler).kind in ("processes", "distributed")
 
     def run(
-        self, work: Work, grid: Grid, *, max_workers: int | None, progress: Callable[[int], None]
+        self,
+        work: Work,
+        grid: Grid,
+        *,
+        max_workers: int | None,
+        progress: Callable[[int], None],
+        only: Collection[Index] | None = None,
+        landed: Callable[[Receipts], None] | None = None,
     ) -> Iterator[StagedObject]:
         """Call `work` once per block and yield what it returned once all are done.
 
         `progress` is called with 1 after each block: one call at a time, from any thread. When this
         raises, no call of `work` is running (threads, processes; of distributed workers, none that
-        ended within the settling time) and none will start.
+        ended within the settling time) and none will start. `only`: the graph is culled to these blocks.
+        `landed` is called from any thread, with what comes back of a block, as it comes back.
         """
         choice = choose(self._scheduler)
         array = self._array if self.spec.grid == grid else self._array.rechunk(grid)
@@ -102,16 +110,25 @@ class DaskSource:
             task = RemoteTask(work, grid, self.spec.dtype)
             yield from run_on_cluster(
                 choice.client,
-                partial(_records, array, name=name),
+                partial(_records, array, name=name, only=only),
                 task,
                 name,
                 max_workers=max_workers,
                 progress=progress,
+                landed=landed,
             )
             return
-        records = _run_local(choice, array, name, grid, work, max_workers, _one_at_a_time(progress))
-        for record in records:
+        told = _Told(_one_at_a_time(progress), landed)
+        for record in _run_local(choice, array, name, grid, work, max_workers, told, only):
             yield from record.flat[0]
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Who hears of finished blocks: their number, and what they brought back."""
+
+    progress: Callable[[int], None]
+    landed: Callable[[Receipts], None] | None
 
 
 def choose(scheduler: Any) -> Choice:
@@ -167,12 +184,50 @@ class _Opaque:
         return self._call()
 
 
-def _records(array: Any, task: Any, *, name: str) -> Any:
+def _records(
+    array: Any, task: Any, *, name: str, only: Collection[Index] | None = None
+) -> _Records:
     import dask.array as da
 
     chunks = tuple((1,) * n for n in array.numblocks)
     meta = np.empty((0,) * array.ndim, dtype=object)
-    return da.map_blocks(task, array, name=name, chunks=chunks, dtype=object, meta=meta)
+    graph = da.map_blocks(task, array, name=name, chunks=chunks, dtype=object, meta=meta)
+    from dask.core import flatten
+
+    if only is None:
+        return _Records(graph.dask, list(flatten(graph.__dask_keys__())))
+    keys = [(name, *index) for index in sorted(only)]
+    return _Records(graph.dask.cull(set(keys)), keys)
+
+
+class _Records:
+    """Some blocks of an array as a collection of dask's: what `persist` takes."""
+
+    def __init__(self, graph: Any, keys: list[Any]) -> None:
+        self.graph = graph
+        self.keys = keys
+
+    def __dask_graph__(self) -> Any:
+        return self.graph
+
+    def __dask_keys__(self) -> list[Any]:
+        return self.keys
+
+    @staticmethod
+    def __dask_optimize__(graph: Any, keys: Any, **options: Any) -> Any:
+        from dask.array.optimization import optimize
+
+        return optimize(graph, keys, **options)
+
+    def __dask_postpersist__(self) -> Any:
+        return _persisted, (self.keys,)
+
+    def __dask_postcompute__(self) -> Any:
+        return list, ()
+
+
+def _persisted(graph: Any, keys: list[Any], *, rename: Any = None) -> _Records:
+    return _Records(graph, keys)
 
 
 def _run_local(
@@ -182,7 +237,8 @@ def _run_local(
     grid: Grid,
     work: Work,
     max_workers: int | None,
-    progress: Callable[[int], None],
+    told: _Told,
+    only: Collection[Index] | None,
 ) -> list[Any]:
     remote = choice.kind == "processes"
     flag = _stop_event() if remote and choice.executor is None else None
@@ -191,16 +247,21 @@ def _run_local(
     task = (
         RemoteTask(work, grid, dtype)
         if remote
-        else LocalTask(work, grid, dtype, failures, progress)
+        else LocalTask(work, grid, dtype, failures, told.progress, told.landed)
     )
-    graph = _records(array, task, name=name)
+    graph = _records(array, task, name=name, only=only)
     options: dict[str, Any] = {"scheduler": choice.scheduler}
     try:
         with contextlib.ExitStack() as stack:
             if choice.kind != "custom":
                 inner, owned = _pool(choice, max_workers, flag)
                 pool = SettlingPool(
-                    inner, failures, name, owned=owned, progress=progress if remote else None
+                    inner,
+                    failures,
+                    name,
+                    owned=owned,
+                    progress=told.progress if remote else None,
+                    landed=told.landed if remote else None,
                 )
                 stack.callback(pool.settle)
                 if remote:
@@ -223,8 +284,8 @@ def _run_local(
     raise first
 
 
-def _compute(graph: Any, options: dict[str, Any], remote: bool) -> list[Any]:
-    """The chunks of `graph` in row-major order, unjoined.
+def _compute(records: _Records, options: dict[str, Any], remote: bool) -> list[Any]:
+    """The chunks of `records` in their order, unjoined.
 
     Where fusing blockwise layers leaves one task per chunk (chunks that depend on no others), dask's
     second fusing is left out: it would find nothing, rename every task and add an alias for each, which
@@ -233,14 +294,13 @@ def _compute(graph: Any, options: dict[str, Any], remote: bool) -> list[Any]:
     from dask.array.optimization import optimize
     from dask.base import get_scheduler
     from dask.blockwise import optimize_blockwise
-    from dask.core import flatten
 
     options = dict(options)
-    keys = list(flatten(graph.__dask_keys__()))
-    fused = dict(optimize_blockwise(graph.dask, keys=keys))
+    graph, keys = records.graph, records.keys
+    fused = dict(optimize_blockwise(graph, keys=keys))
     tasks = sum(_runs(node) for node in fused.values())
     if tasks > len(keys) + _SHARED_TASKS:
-        fused = optimize(graph.dask, keys)
+        fused = optimize(graph, keys)
     elif "pool" in options and not remote:
         # Independent chunks in batches: each hand-over between dask's loop and a worker thread costs
         # about as much as compressing a small tile. One chunk at a time is alive in a batch all the same.

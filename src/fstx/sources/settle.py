@@ -31,6 +31,8 @@ class SettlingPool(Executor):
         Whether `settle` also shuts `inner` down.
     progress
         Called with the number of blocks that a batch finished; None where tasks report themselves.
+    landed
+        Called with what came back of a block; None as above.
     """
 
     def __init__(
@@ -41,12 +43,14 @@ class SettlingPool(Executor):
         *,
         owned: bool,
         progress: Callable[[int], None] | None = None,
+        landed: Callable[[Any], None] | None = None,
     ) -> None:
         self._inner = inner
         self._failures = failures
         self._name = name
         self._owned = owned
         self._progress = progress
+        self._landed = landed
         self._pending: dict[Future[Any], Any] = {}
         self._lock = threading.Lock()
         self._processes = isinstance(inner, ProcessPoolExecutor)
@@ -103,6 +107,11 @@ class SettlingPool(Executor):
         for key, payload, failed in future.result():
             if not failed:
                 finished += self._ours(key)
+                if self._landed is not None and self._ours(key):
+                    import cloudpickle
+
+                    record = cloudpickle.loads(payload) if isinstance(payload, bytes) else payload
+                    self._landed(record[0].flat[0])
                 continue
             if isinstance(payload, bytes):
                 import cloudpickle

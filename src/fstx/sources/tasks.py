@@ -59,10 +59,12 @@ class LocalTask(_Task):
         dtype: np.dtype[Any],
         failures: Failures,
         progress: Callable[[int], None],
+        landed: Callable[[Receipts], None] | None = None,
     ) -> None:
         super().__init__(work, grid, dtype)
         self.failures = failures
         self.progress = progress
+        self.landed = landed
 
     def __call__(self, block: Any, block_id: Index = ()) -> Any:
         if self.failures.halted:
@@ -73,6 +75,8 @@ class LocalTask(_Task):
             where = writing
             receipts = self.work(block_id, block)
             del block
+            if self.landed is not None:
+                self.landed(receipts)
             self.progress(1)
         except BaseException as error:
             self.failures.record(error, where(block_id))
