@@ -259,8 +259,10 @@ class LocalDepot:
             log, self._log = self._log, None
             fs_fd, self._fs_fd = self._fs_fd, None
         if log is not None:
-            with log:
+            try:
                 self._ops.sync_file(log)
+            finally:
+                log.close()
         if fs_fd is not None:
             self._ops.close_fs(fs_fd)
 
