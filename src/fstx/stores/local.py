@@ -279,8 +279,8 @@ class LocalWriter:
 
     def __init__(self, store: LocalStore, target: str) -> None:
         self._store, self._target = store, target
-        self._temp, fd = store._open_temp(target)
-        self._fd: int | None = fd
+        self._fd: int | None = None  # until there is one: a refusal leaves nothing to abort
+        self._temp, self._fd = store._open_temp(target)
 
     def write(self, data: Buffer, /) -> None:
         if self._fd is None:
