@@ -126,6 +126,7 @@ def begin_job(
     entry: str | None,
     id: str | None,
     verify: bool | None = None,
+    accept: Callable[[Unit, Depot], bool] | None = None,
 ) -> ResumableTransaction:
     """Go on with what an earlier run left, or begin anew, as `resume` says.
 
@@ -136,6 +137,8 @@ def begin_job(
     verify
         True: the checksum of all that was kept is compared first; None: where a loss of power may have come
         since.
+    accept
+        What else is looked at in a kept unit; one that isn't accepted is done again.
 
     Raises
     ------
@@ -168,7 +171,7 @@ def begin_job(
     depot, record = found
     inner = begin(record.id)
     try:
-        units = [] if inner.committed else _checked(depot, record, verify)
+        units = [] if inner.committed else _checked(depot, record, verify, accept)
     except BaseException:
         inner.rollback()
         raise
@@ -259,14 +262,20 @@ def _recorded(depot: Depot, token: str) -> list[Unit]:
     return list(found.values())
 
 
-def _checked(depot: Depot, record: JobRecord, verify: bool | None) -> list[Unit]:
+def _checked(
+    depot: Depot,
+    record: JobRecord,
+    verify: bool | None,
+    accept: Callable[[Unit, Depot], bool] | None,
+) -> list[Unit]:
     """The units of which all is there; what is there besides is removed."""
     digests = depot.moved() if verify is None else verify
     sizes = depot.sizes()
     units: list[Unit] = []
     torn: list[str] = []
     for unit in _recorded(depot, record.token):
-        if sound(unit, depot, sizes, digests=digests):
+        whole = sound(unit, depot, sizes, digests=digests)
+        if whole and (accept is None or accept(unit, depot)):
             units.append(unit)
         else:
             torn.append(unit.id)

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from fstx.depot import Depot
 from fstx.errors import (
+    FencedError,
     PathError,
     StateError,
     StorageError,
@@ -21,6 +22,7 @@ from fstx.errors import (
 from fstx.paths import check_path, is_below
 from fstx.protocol import StagedFile, Stager, Transaction
 from fstx.resuming.checking import missing
+from fstx.resuming.summing import SummedFile
 from fstx.resuming.units import Kept, Unit, UnitId, encode_unit, id_text
 from fstx.state.entries import checksum
 from fstx.types import Buffer, Data, Guarantee, Snapshot, StagedObject
@@ -58,8 +60,9 @@ class UnitWriter:
         """A binary writer of one object of this unit; an exception in the block discards it."""
         last = self._check(path) or publisher
         with self._stager.open(path, publisher=last) as file:
-            yield file
-        self._kept[path] = (file.receipt, "")
+            summed = SummedFile(file)
+            yield summed
+        self._kept[path] = (summed.receipt, str(summed.sum))
 
     @property
     def objects(self) -> tuple[tuple[StagedObject, str], ...]:
@@ -176,8 +179,11 @@ class ResumableTransaction:
         /,
         *,
         info: Mapping[str, Any] | None = None,
+        checksums: Mapping[str, str] | None = None,
     ) -> Unit:
         """Finish a unit that workers staged through `unit_stager`. Again for a finished unit: no effect.
+
+        `checksums`, by the receipts' keys, are computed here where they are missing: by reading back.
 
         Raises
         ------
@@ -193,7 +199,8 @@ class ResumableTransaction:
                 text in self._units
             ):  # a task that ran twice; what it staged is cleared with the depot
                 return self._units[text]
-        return self._finish(text, [(r, "") for r in receipts], dict(info or {}))
+        sums = checksums or {}
+        return self._finish(text, [(r, sums.get(r.key, "")) for r in receipts], dict(info or {}))
 
     def _finish(
         self, text: str, objects: Iterable[tuple[StagedObject, str]], info: dict[str, Any]
@@ -328,6 +335,10 @@ class ResumableTransaction:
             ours = [p for p in self._owner if not prefix or is_below(p, prefix.rstrip("/"))]
         return iter(sorted({*self._inner.paths(prefix), *ours}))
 
+    def paths_before(self, prefix: str = "", /) -> Iterator[str]:
+        """As `paths`, without what units wrote."""
+        return self._inner.paths(prefix)
+
     def _kept(self, path: str) -> Kept | None:
         with self._lock:
             unit = self._units.get(self._owner.get(path, ""))
@@ -359,11 +370,13 @@ class ResumableTransaction:
                     self._hand_over()
                 handed = True
                 snapshot = self._inner.commit()
-            except BaseException:
+            except BaseException as error:
                 self._leave()
                 if not handed:
                     with contextlib.suppress(OSError, TransactionError):
                         self._inner.rollback()
+                if not self._inner.committed and not isinstance(error, FencedError):
+                    self._tell(error)
                 raise
             self._over = True
             self._clear()
@@ -437,10 +450,13 @@ class ResumableTransaction:
             if error is not None:
                 error.add_note(f"rolling back transaction {self.id} failed as well: {second!r}")
         if error is not None:
-            error.add_note(
-                f"{len(self._units)} finished units are kept in {self._depot.url}; "
-                "the same call with resume='if_possible' goes on"
-            )
+            self._tell(error)
+
+    def _tell(self, error: BaseException) -> None:
+        error.add_note(
+            f"{len(self._units)} finished units are kept in {self._depot.url}; "
+            "the same call with resume='if_possible' goes on"
+        )
 
     def __repr__(self) -> str:
         return (

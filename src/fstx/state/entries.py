@@ -151,19 +151,31 @@ def _crc32c() -> Any:
 
 def checksum(pieces: Iterable[Buffer]) -> str:
     """``c`` and the CRC32C in hex where a native library is there, else ``z`` and zlib's CRC32."""
-    library = _crc32c()
-    if library is not None:
-        value = 0
-        for piece in pieces:
-            try:
-                value = library.extend(value, piece)
-            except (TypeError, ValueError, BufferError):  # takes some kinds of buffers as they are
-                value = library.extend(value, bytes(piece))
-        return f"c{value:08x}"
-    value = 0
+    found = RunningChecksum()
     for piece in pieces:
-        value = zlib.crc32(piece, value)
-    return f"z{value:08x}"
+        found.add(piece)
+    return str(found)
+
+
+class RunningChecksum:
+    """`checksum` of pieces that come one by one; its text is that of all so far."""
+
+    def __init__(self) -> None:
+        self._library = _crc32c()
+        self._value = 0
+
+    def add(self, piece: Buffer, /) -> None:
+        """The next piece."""
+        if self._library is None:
+            self._value = zlib.crc32(piece, self._value)
+            return
+        try:
+            self._value = self._library.extend(self._value, piece)
+        except (TypeError, ValueError, BufferError):  # takes some kinds of buffers as they are
+            self._value = self._library.extend(self._value, bytes(piece))
+
+    def __str__(self) -> str:
+        return f"{'z' if self._library is None else 'c'}{self._value:08x}"
 
 
 def matches(data: Buffer, wanted: str) -> bool:
