@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fstx import layouts, registry
-from fstx.errors import PathError, TargetExistsError, UsageError
+from fstx.errors import ConflictError, PathError, TargetExistsError, UsageError
 from fstx.plan import ArraySpec, Plan, Source
 from fstx.progress import Progress, reporter
 from fstx.protocol import Transaction
@@ -162,8 +162,19 @@ class Addition:
                     "array of Zarr v3 that is there; write it without them first"
                 ) from error
             plan = self.module.plan_into(name, found, self.source.spec, **self.where)
-            with reporter(self.progress, blocks_of(plan), self.url) as advance:
-                write_into(tx, self.source, plan, max_workers=self.max_workers, progress=advance)
+            try:
+                with reporter(self.progress, blocks_of(plan), self.url) as advance:
+                    write_into(
+                        tx, self.source, plan, max_workers=self.max_workers, progress=advance
+                    )
+            except PathError as error:
+                if tx.read(document) == found:
+                    raise
+                raise ConflictError(
+                    f"{self.url} was changed by another writer; run the same call again",
+                    txid=tx.id,
+                    outcome="aborted",
+                ) from error
             return tx.commit()
 
 
