@@ -87,8 +87,16 @@ class NoTurn:
 class LeaseTurns:
     """Attempts of one caller to get the turn of one entry."""
 
-    def __init__(self, store: Store, name: str, lease_s: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        lease_s: float,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store, self._name, self._lease_s = store, name, lease_s
+        self._monotonic = monotonic
         self._seen: dict[int, tuple[bytes, float]] = {}
         self._number = 0
         self._pause_s = _PAUSE_S
@@ -142,7 +150,7 @@ class LeaseTurns:
             return None
         if lives(_parse(found)) is False:
             return False
-        now_s = time.monotonic()
+        now_s = self._monotonic()
         before, since_s = self._seen.setdefault(number, (found, now_s))
         if before != found:
             self._seen[number] = (found, now_s)

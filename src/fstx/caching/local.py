@@ -11,6 +11,7 @@ import errno
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -101,8 +102,16 @@ class LockTurns:
     """Attempts of one caller to get the lock of one entry; records instead where locks are refused."""
 
     def __init__(
-        self, ops: Ops, store: LocalStore, name: str, lease_s: float, without_locks: Any
+        self,
+        ops: Ops,
+        store: LocalStore,
+        name: str,
+        lease_s: float,
+        without_locks: Any,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._monotonic = monotonic
         self._ops, self._name, self._lease_s = ops, name, lease_s
         self._path = store.path_of(f"locks/{name}")
         self._without_locks = without_locks
@@ -137,7 +146,7 @@ class LockTurns:
         self._pause_s = min(self._pause_s * 2, _LONGEST_S)
         with contextlib.suppress(OSError):
             st = os.lstat(self._path)
-            seen, now_s = (st.st_ino, st.st_mtime_ns), time.monotonic()
+            seen, now_s = (st.st_ino, st.st_mtime_ns), self._monotonic()
             if seen != self._seen:
                 self._seen, self._since_s = seen, now_s
             elif now_s - self._since_s >= self._lease_s:
