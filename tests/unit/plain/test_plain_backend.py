@@ -21,6 +21,7 @@ from fstx.backends.plain.placing import Part, notice, read_notice
 from fstx.errors import (
     CapabilityError,
     ConflictError,
+    FencedError,
     PathError,
     RecoveryError,
     StateError,
@@ -382,6 +383,26 @@ def test_stagers_pickle_and_put_parts(tmp_path: Path) -> None:
     tx.commit()
     assert content(store) == {"t/a": b"1" * 5000, "t/b": b"3" * 5000, "t/e": b"e"}
     assert control(store) == {"home.json", "log"}
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_late_workers_leave_nothing(end: str, tmp_path: Path) -> None:
+    """Protects plain names: a rollback takes what workers put, and those that go on put nothing more."""
+    store = LocalStore(tmp_path / "bucket")
+    tx = begin(store, entry="e")
+    away = pickle.loads(pickle.dumps(tx.stager()))
+    tx.adopt([away.stage("a", b"1" * 5000)])
+    tx.stage("e", b"e")
+    getattr(tx, end)()
+    kept = {"t/a": b"1" * 5000, "t/e": b"e"} if end == "commit" else {}
+    assert content(store) == kept
+    for name in ("b", "c"):
+        with pytest.raises(FencedError, match="is over"):
+            away.stage(name, b"9" * 5000)
+    away.stage("e", b"9" * 5000)  # not at a plain name, so only staged
+    PlainBackend(store, ["t"], joined=False).recover()
+    assert content(store) == kept
+    assert [info.key for info in store.list(".fstx/data/")] == [f".fstx/data/{tx.txid}/=gone"]
 
 
 def test_a_worker_without_coordinator_puts_nothing_more(tmp_path: Path) -> None:

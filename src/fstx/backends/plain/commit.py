@@ -10,7 +10,7 @@ from fstx.backends.manifest.names import IDS
 from fstx.backends.plain.base import contents
 from fstx.backends.plain.claims import Decided, Ledger, Pointer
 from fstx.backends.plain.compare import Content, told
-from fstx.backends.plain.names import is_notice, ops_key, staged_prefix, told_for
+from fstx.backends.plain.names import gone_key, is_notice, ops_key, staged_prefix, told_for
 from fstx.backends.plain.ops import Op, pack, stamp
 from fstx.backends.plain.placing import noticed
 from fstx.backends.plain.project import Projection
@@ -57,6 +57,8 @@ class Commit:
         self._when_s = int(when_s)
         self._staged = {tx.place(path): receipt for path, receipt in changes.staged.items()}
         self._size_bytes = sum(r.size_bytes for r in self._staged.values())
+        if tx.desk.sent:  # workers that go on put nothing more; what they put before is found below
+            self._home.store.put_new(gone_key(tx.txid), b"\n")
         self._left = {i.key: i for i in self._home.store.list(staged_prefix(tx.txid))}
         self._now = contents(self._home.parent, tx.names)
         try:

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -200,8 +201,14 @@ class Placer:
 
     def now(self, part: Part, data: bytes) -> None:
         """Put one part, its notice before it, and wait."""
-        self._home.put(notice_key(self._txid), notice([part]))
-        self._must_live()
+        key = notice_key(self._txid)
+        self._home.put(key, notice([part]))
+        try:
+            self._must_live()
+        except FencedError:
+            with suppress(OSError):
+                self._home.delete([key])
+            raise
         self._put(part, data)
 
     def complete(self, part: Part, writer: Any) -> None:
@@ -229,10 +236,10 @@ class Placer:
         self.doubtful.discard(part.path)
 
     def _must_live(self) -> None:
-        """FencedError where the transaction was given up: asked after the notice, before the put."""
+        """FencedError where the transaction is over: asked after the notice, before the put."""
         if self._home.info(gone_key(self._txid)) is not None:
             raise FencedError(
-                f"transaction {self._txid} was given up for dead; nothing more is put for it",
+                f"transaction {self._txid} is over, or was given up for dead; nothing more is put for it",
                 txid=self._txid,
                 outcome="aborted",
             )

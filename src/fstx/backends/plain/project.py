@@ -12,7 +12,7 @@ from fstx.backends.plain.base import contents
 from fstx.backends.plain.claims import Decided
 from fstx.backends.plain.compare import Content, holds
 from fstx.backends.plain.home import Home
-from fstx.backends.plain.names import is_ops, staged_prefix
+from fstx.backends.plain.names import is_gone, is_ops, staged_prefix
 from fstx.backends.plain.ops import Op, stamp, unpack
 from fstx.errors import InDoubtError, RecoveryError, StorageError
 from fstx.machines import manifest as m
@@ -254,7 +254,8 @@ class Projection:
         """Staged objects go, then the record that says so, then the steps themselves."""
         store = self.home.store
         left = [info.key for info in store.list(staged_prefix(self.txid))]
-        store.delete([key for key in left if not is_ops(key)])
+        # That it is over stays there for workers that go on; `recover` removes it after a day.
+        store.delete([key for key in left if not is_ops(key) and not is_gone(key)])
         self.home.service(
             "done",
             self.txid,

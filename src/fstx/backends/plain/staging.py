@@ -67,12 +67,21 @@ class Rules:
 class Desk:
     """What the stagers of one transaction share in its own process.
 
-    ``taken`` tells whether something was at a place at the beginning.
+    ``taken`` tells whether something was at a place at the beginning; ``look`` looks at all of it.
     """
 
-    def __init__(self, parent: Store, home: Store, txid: str, taken: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        parent: Store,
+        home: Store,
+        txid: str,
+        taken: Callable[[str], bool],
+        look: Callable[[], object] = lambda: None,
+    ) -> None:
         self.txid = txid
         self.taken = taken
+        self.sent = False  # a stager went to another process
+        self._look = look
         self.placer = Placer(parent, home, txid)
         self.uploads = Uploads(_Routes(home, self.placer), txid, count=_AT_ONCE)  # type: ignore[arg-type]
         self._lock = threading.Lock()
@@ -89,6 +98,12 @@ class Desk:
             return before == content
         self.uploads.put(place, data, _Routes.named(content))
         return True
+
+    def send(self) -> None:
+        """A stager goes to another process: from here on what lies there may be its work, not the base."""
+        if not self.sent:
+            self._look()
+            self.sent = True
 
     def reserve(self, place: str) -> bool:
         """Whether `place` is free for a large object; it is not free any more then."""
@@ -220,6 +235,8 @@ class PlainStager(ObjectStager):
         return f"<stager of transaction {self.txid[:12]} at {self.parent.url}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self._own is not None and self.rules.open_roots:
+            self._own.send()
         return (PlainStager, (self.parent, self.store, self.txid, self.prefix, self.rules))
 
     @contextmanager

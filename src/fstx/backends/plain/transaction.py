@@ -83,7 +83,9 @@ class PlainTransaction(BaseTransaction):
         self._prefix = "" if joined else names[0]
         self.touched: dict[str, str] = {}  # place -> stamp of what the commit depends on
         self.trees: dict[str, dict[str, str]] = {}
-        self._desk = Desk(home.parent, home.store, txid, lambda place: base.get(place) is not None)
+        self._desk = Desk(
+            home.parent, home.store, txid, lambda place: base.get(place) is not None, self._look
+        )
         self._dropped: set[str] = set()
         self._stager = PlainStager(
             home.parent, home.store, txid, self._prefix, self._rules(), self._desk
@@ -103,6 +105,10 @@ class PlainTransaction(BaseTransaction):
             free = frozenset(n for n in self.names if not self.base.holds(n))
             return Rules(entry, free, fresh=True)
         return Rules(entry, frozenset(self.names), fresh=fresh)
+
+    def _look(self) -> None:
+        with self._lock, self._reading(""):
+            self.base.all()
 
     @property
     def desk(self) -> Desk:
