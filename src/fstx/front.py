@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast, overload
+from typing import Any, overload
 
 from fstx import layouts, registry
-from fstx.errors import PathError, UsageError
+from fstx.checks import (
+    DURABILITIES,
+    MODES,
+    Require,
+    capabilities,
+    check_choice,
+    check_id,
+    check_resume,
+    size_number,
+    urls_of,
+)
+from fstx.errors import UsageError
 from fstx.jobs import Addition, Goal, Job, name_of, plain_numbers, sibling, stream_of
 from fstx.layouts.dataarray import is_labelled
 from fstx.plan import Plan, grid_shape
 from fstx.progress import Progress
 from fstx.protocol import Transaction
 from fstx.registry import URL
-from fstx.resuming import RESUMES, ResumableTransaction, Resume, begin_job, jobs_of, sweep
+from fstx.resumed import ResumedJob, check_resumable, job_fingerprint
 from fstx.resuming import Job as UnfinishedJob
+from fstx.resuming import ResumableTransaction, Resume, begin_job, jobs_of, sweep
 from fstx.resuming import fingerprint as fingerprint_of
 from fstx.sources import lazy, open_source
 from fstx.streaming import ChunkWriter, Stream
@@ -24,12 +35,6 @@ from fstx.types import Capability, Durability, Guarantee, Mode, OutcomeState, Re
 from fstx.writing import check_workers
 
 __all__ = ["begin", "chunk_writer", "guarantee", "jobs", "outcome", "recover", "write"]
-
-Require = Capability | str | Iterable["Capability | str"] | None
-
-_MODES = ("create", "replace", "update")
-_SIZES = frozenset({"chunks", "shards", "level", "tile_size"})
-_DURABILITIES = ("none", "data")
 
 
 @overload
@@ -122,11 +127,11 @@ def begin(
     StorageError
         The place can't be written. In all cases nothing was changed.
     """
-    urls, joined = _urls(url)
-    _check_choice("mode", mode, _MODES)
-    _check_choice("durability", durability, _DURABILITIES)
-    _check_id(id)
-    wanted = _capabilities(require)
+    urls, joined = urls_of(url)
+    check_choice("mode", mode, MODES)
+    check_choice("durability", durability, DURABILITIES)
+    check_id(id)
+    wanted = capabilities(require)
     if resume is None:
         if fingerprint is not None:
             raise UsageError(
@@ -134,12 +139,7 @@ def begin(
             )
         found = registry.backend(urls, joined=joined, **storage_options)
         return found.begin(mode=mode, durability=durability, require=wanted, entry=entry, id=id)
-    _check_choice("resume", resume, RESUMES)
-    if fingerprint is None:
-        raise UsageError(
-            f"resume={resume!r} needs fingerprint=: all that changes what the job writes, for example its "
-            "configuration as a dictionary, or units of two different jobs could be mixed"
-        )
+    check_resume(resume, fingerprint)
     print_ = fingerprint_of(fingerprint)
     found = registry.backend(urls, joined=joined, **storage_options)
 
@@ -154,7 +154,7 @@ def jobs(url: URL | Sequence[URL], **storage_options: Any) -> list[UnfinishedJob
 
     ``job.discard()`` drops what a job kept.
     """
-    urls, joined = _urls(url)
+    urls, joined = urls_of(url)
     return jobs_of(registry.backend(urls, joined=joined, **storage_options))
 
 
@@ -169,6 +169,8 @@ def write(
     durability: Durability = "data",
     require: Require = (Capability.ATOMIC_SET,),
     id: str | None = None,
+    resume: Resume | None = None,
+    fingerprint: Any = None,
     compute: bool = True,
     scheduler: Any = None,
     max_workers: int | None = None,
@@ -205,6 +207,12 @@ def write(
         Capabilities that must be promised; by default a reader never meets a mixture.
     id
         Idempotency key; a second call with the same id does nothing if the first one committed.
+    resume
+        Keep finished blocks (tiles, chunks, whole shards) beyond a kill or an exception, and don't compute
+        again those that an earlier run kept: modes as for `begin`. A ``.npy`` file has no such blocks.
+    fingerprint
+        With `resume`: all that changes the array's values, as `fstx.fingerprint` takes it. Layout, shape,
+        data type, blocks and options are compared as well.
     compute
         False: return a lazy object whose ``compute()`` writes and commits (dask).
     scheduler
@@ -229,17 +237,17 @@ def write(
 
     Raises
     ------
-    UsageError, TargetExistsError, ConflictError, CapabilityError
+    UsageError, TargetExistsError, ConflictError, CapabilityError, ResumeError
         Before any value is computed or byte is written.
     Exception
         The first failure of a block, by time, with its traceback and a note naming the block.
     """
     target = registry.as_url(url).rstrip("/")
-    _check_choice("durability", durability, _DURABILITIES)
-    _check_id(id)
+    check_choice("durability", durability, DURABILITIES)
+    check_id(id)
     max_workers = plain_numbers(max_workers)
     check_workers(max_workers)
-    options = {name: _number(name, value) for name, value in options.items()}
+    options = {name: size_number(name, value) for name, value in options.items()}
     module = layouts.choose(name_of(target), layout)
     given = sorted(options)
     if is_labelled(array):
@@ -248,8 +256,10 @@ def write(
     if region is not None or append_dim is not None:
         dims = tuple(map(str, array.dims)) if is_labelled(array) else None
         where = {"region": region, "append_dim": plain_numbers(append_dim), "dims": dims}
-        begun = {"durability": durability, "require": _capabilities(require), "id": id}
+        begun = {"durability": durability, "require": capabilities(require), "id": id}
         more = dict(storage_options or {})
+        if resume is not None:
+            raise UsageError("resume= is for whole arrays; region= and append_dim= go without it")
         add = Addition(target, module, source, where, begun, max_workers, progress, more)
         add.check(given, overwrite=overwrite)
         return add() if compute else lazy(add)
@@ -259,12 +269,18 @@ def write(
         plan,
         overwrite,
         durability,
-        _capabilities(require),
+        capabilities(require),
         id,
         keep_previous,
         dict(storage_options or {}),
     )
-    job = Job(goal, source, max_workers, progress)
+    job: Job | ResumedJob = Job(goal, source, max_workers, progress)
+    if resume is not None:
+        check_resume(resume, fingerprint)
+        check_resumable(plan)
+        print_ = job_fingerprint(fingerprint, plan, keep_previous)
+        goal = replace(goal, resume=resume, fingerprint=print_)
+        job = ResumedJob(goal, source, max_workers, progress)
     return job() if compute else lazy(job)
 
 
@@ -317,8 +333,8 @@ def chunk_writer(
         Before storage is touched.
     """
     target = registry.as_url(url).rstrip("/")
-    _check_choice("durability", durability, _DURABILITIES)
-    _check_id(id)
+    check_choice("durability", durability, DURABILITIES)
+    check_id(id)
     main, plan = stream_of(name_of(target), layout, shape, dtype, chunks, options)
     others: dict[str, Stream] = {}
     beside: list[str] = []
@@ -343,7 +359,7 @@ def chunk_writer(
         plan,
         overwrite,
         durability,
-        _capabilities(require),
+        capabilities(require),
         id,
         keep_previous,
         dict(storage_options or {}),
@@ -396,7 +412,7 @@ def guarantee(
     durability, entry, **storage_options
         As for `begin`.
     """
-    urls, joined = _urls(url)
+    urls, joined = urls_of(url)
     document = None
     if not joined and (layout is not None or urls[0].rstrip("/").endswith(layouts.SUFFIXES)):
         own = urls[0].rstrip("/")
@@ -406,8 +422,8 @@ def guarantee(
         document = f"{name_of(own)}/{module.DOCUMENT}" if module.DOCUMENT else None
         urls, joined = [sibling(own, name) for name in module.targets(name_of(own))], True
     mode = mode or "update"
-    _check_choice("mode", mode, _MODES)
-    _check_choice("durability", durability, _DURABILITIES)
+    check_choice("mode", mode, MODES)
+    check_choice("durability", durability, DURABILITIES)
     backend = registry.backend(urls, joined=joined, **storage_options)
     if entry is None and registry.enters_by_document(backend):
         entry = document
@@ -425,7 +441,7 @@ def recover(url: URL | Sequence[URL], **storage_options: Any) -> Recovery:
         A state that it won't guess about, or a record that is damaged or from a newer version: it is
         named, nothing of it was changed, and all others were settled first.
     """
-    urls, _ = _urls(url)
+    urls, _ = urls_of(url)
     backend = registry.backend(urls, joined=True, **storage_options)
     report = backend.recover()
     late = sweep(backend)  # of workers that went on when their resumable job was over
@@ -437,46 +453,6 @@ def outcome(url: URL | Sequence[URL], id: str, **storage_options: Any) -> Outcom
 
     A transaction whose id was not chosen by its caller leaves no trace once it is finished: UNKNOWN.
     """
-    urls, _ = _urls(url)
-    _check_id(id)
+    urls, _ = urls_of(url)
+    check_id(id)
     return registry.backend(urls, joined=True, **storage_options).outcome(id)
-
-
-# --- arguments ------------------------------------------------------------------------------------
-
-
-def _urls(url: URL | Sequence[URL]) -> tuple[list[str], bool]:
-    if isinstance(url, str | os.PathLike) or hasattr(url, "protocol"):
-        return [registry.as_url(cast("URL", url))], False
-    if not isinstance(url, list | tuple):
-        raise PathError(f"a target is a URL or a list of them, not {type(url).__name__}")
-    if not url:
-        raise PathError("the list of targets is empty")
-    return [registry.as_url(u) for u in url], True
-
-
-def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(f"{name}={value!r}; it is one of {', '.join(map(repr, allowed))}")
-
-
-def _check_id(id: object) -> None:
-    if id is not None and (not isinstance(id, str) or not id or len(id) > 1024 or "\n" in id):
-        raise UsageError(f"id={id!r}; it is a short text on one line")
-
-
-def _number(option: str, value: Any) -> Any:
-    """Sizes and levels may come as numpy's numbers; data values such as nodata stay as they are."""
-    return plain_numbers(value) if option in _SIZES else value
-
-
-def _capabilities(require: Require) -> frozenset[Capability]:
-    if require is None:
-        return frozenset()
-    listed: list[Any] = [require]
-    if not isinstance(require, str) and isinstance(require, Iterable):
-        listed = list(require)
-    try:
-        return frozenset(Capability(c) for c in listed)
-    except ValueError as error:
-        raise UsageError(f"require: {error}; there are {', '.join(Capability)}") from error

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from fstx.errors import ConflictError, PathError, TargetExistsError, UsageError
 from fstx.plan import ArraySpec, Plan, Source
 from fstx.progress import Progress, reporter
 from fstx.protocol import Transaction
+from fstx.resuming import Fingerprint, ResumableTransaction, Resume, begin_job
 from fstx.streaming import Stream, uniform_grid
 from fstx.types import Capability, Durability, Mode, Snapshot
 from fstx.writing import blocks_of, write_into
@@ -32,6 +35,8 @@ class Goal:
     keep_previous: bool
     storage_options: dict[str, Any]
     beside: tuple[str, ...] = ()  # names of companions, published with the plan's
+    resume: Resume | None = None
+    fingerprint: Fingerprint | None = None  # with `resume`
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -41,23 +46,14 @@ class Goal:
     def open(self) -> Transaction:
         """Begin on all names."""
         if self.overwrite:
-            tx = self._begin(self.plan.overwrite_mode)
-            self._must_be_ours(tx)
-            return tx
+            return self._begin(self.plan.overwrite_mode, self._must_be_ours)
         try:
             return self._begin("create")
         except TargetExistsError as error:
             own = self.names[0] + "."
             if not any(name.startswith(own) for name in self.names):
                 raise
-            tx = self._begin("update")
-            stale = list(tx.paths())
-            if not stale or not all(path.startswith(own) for path in stale):
-                tx.rollback()
-                raise error from None
-            for path in stale:  # a sidecar of an index that is gone must not describe the new one
-                tx.remove(path)
-            return tx
+            return self._begin("update", partial(_clear_sidecars, own, error))
 
     def _must_be_ours(self, tx: Transaction) -> None:
         """Only output of the same kind is overwritten, not whatever lies under that name."""
@@ -75,26 +71,52 @@ class Goal:
                     outcome="aborted",
                 )
 
-    def _begin(self, mode: Mode) -> Transaction:
+    def _begin(self, mode: Mode, look: Callable[[Transaction], None] | None = None) -> Transaction:
         urls = [sibling(self.url, name) for name in self.names]
         backend = registry.backend(urls, joined=True, **self.storage_options)
         document = self.plan.document if registry.enters_by_document(backend) else None
-        return backend.begin(
+        entry = self.plan.entry or document
+
+        def start(id: str | None) -> Transaction:
+            tx = backend.begin(
+                mode=mode, durability=self.durability, require=self.require, entry=entry, id=id
+            )
+            if look is not None:
+                look(tx)
+            return tx
+
+        if self.resume is None or self.fingerprint is None:
+            return start(self.id)
+        job: Any = begin_job(
+            backend,
+            start,
+            resume=self.resume,
+            fingerprint=self.fingerprint,
             mode=mode,
-            durability=self.durability,
-            require=self.require,
-            entry=self.plan.entry or document,
+            entry=entry,
             id=self.id,
         )
+        return cast("Transaction", job)
 
     def prepare(self, tx: Transaction, plan: Plan) -> Plan:
         """The plan beside what exists; superseded paths are removed in the same commit."""
         if not self.overwrite or plan.overwrite_mode == "replace":
             return plan
-        following, going = plan.replacing(list(tx.paths()), keep_previous=self.keep_previous)
+        existing = tx.paths_before() if isinstance(tx, ResumableTransaction) else tx.paths()
+        following, going = plan.replacing(list(existing), keep_previous=self.keep_previous)
         for path in going:
             tx.remove(path)
         return following
+
+
+def _clear_sidecars(own: str, error: TargetExistsError, tx: Transaction) -> None:
+    """A sidecar of an index that is gone must not describe the new one; anything else is no target."""
+    stale = list(tx.paths())
+    if not tx.committed and (not stale or not all(path.startswith(own) for path in stale)):
+        tx.rollback()
+        raise error from None
+    for path in stale:
+        tx.remove(path)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def write_into(
     check_grid(opened.spec, plan)
     report = progress or _quiet
     if opened.remote:
-        _require_remote(tx)
+        require_remote(tx)
         work = _Remote(plan, tx.stager())
         receipts = list(opened.run(work, plan.grid, max_workers=max_workers, progress=report))
     else:
@@ -119,7 +119,7 @@ def blocks_of(plan: Plan) -> int:
     return math.prod(len(lengths) for lengths in plan.grid)
 
 
-def _require_remote(tx: Transaction) -> None:
+def require_remote(tx: Transaction) -> None:
     if Capability.REMOTE_STAGING in tx.guarantee:
         return
     promised = {p.capability: p.reason for p in tx.guarantee.promises}

@@ -159,6 +159,14 @@ class NpyPlan:
     ) -> tuple[NpyPlan, tuple[str, ...]]:
         return self, ()
 
+    @property
+    def units(self) -> Grid:
+        """Refused: nothing of one file is finished before all of it is."""
+        raise UsageError(
+            f"{self.name} is one file, of which no part can be kept, so resume= would do all of it again; "
+            "write .zarr or .vrt, or leave resume= out"
+        )
+
     def sink(self, stager: Stager, /) -> StatelessSink:
         return StatelessSink(self, stager)
 

@@ -303,6 +303,11 @@ class VrtPlan:
             error.add_note(f"while writing {path}")
             raise
 
+    @property
+    def units(self) -> Grid:
+        """How many neighbouring blocks along each axis are finished together: each is a tile."""
+        return tuple((1,) * len(lengths) for lengths in self.grid)
+
     def sink(self, stager: Stager, /) -> StatelessSink:
         """Tiles need no memory of each other."""
         return StatelessSink(self, stager)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from fstx.layouts.shards import ShardFormat, ShardLayout
 from fstx.layouts.zarr_metadata import array_metadata, fill_bytes
 from fstx.plan import ArraySpec, Grid, Host, Index, StatelessSink, block_slices, cut
 from fstx.protocol import Stager, Transaction
-from fstx.types import Mode, StagedObject
+from fstx.types import Buffer, Mode, StagedObject
 
 OPTIONS: frozenset[str] = frozenset(
     {"chunks", "shards", "compression", "level", "fill_value", "attributes", "dimension_names"}
@@ -306,22 +306,51 @@ class ZarrPlan:
         self._adopt(tx, receipts)
         tx.stage(f"{self.name}/{DOCUMENT}", self.metadata, publisher=True)
 
-    def _adopt(self, tx: Transaction, receipts: Sequence[StagedObject]) -> None:
-        tx.adopt(r for r in receipts if "#" not in r.path.rpartition("/")[2])
+    @property
+    def units(self) -> Grid:
+        """How many neighbouring blocks along each axis are finished together: those that share a shard."""
+        outer = self.shards or self.codec.shape
+        return tuple(_together(own, size) for own, size in zip(self.grid, outer, strict=True))
+
+    def parts(
+        self, receipts: Iterable[StagedObject], /
+    ) -> tuple[list[StagedObject], dict[str, list[Buffer | StagedObject]]]:
+        """Whole objects among receipts, and by path what the others are to be composed of."""
+        whole: list[StagedObject] = []
         pieces: dict[str, dict[Index, StagedObject]] = {}
         for receipt in receipts:
             path, mark, inner = receipt.path.rpartition("#")
             if mark and "/" not in inner:
                 where = tuple(map(int, inner.split(".")))
                 pieces.setdefault(path, {})[where] = receipt  # of a repeated task the later counts
+            else:
+                whole.append(receipt)
         form = self.layout.format
+        composed: dict[str, list[Buffer | StagedObject]] = {}
         for path, parts in sorted(pieces.items()):
             index, offset = form.empty_index(), 0
             ordered = sorted(parts.items())
             for inner_index, part in ordered:
                 index[form.number(inner_index)] = (offset, part.size_bytes)
                 offset += part.size_bytes
-            tx.compose(path, [*(part for _, part in ordered), form.encode_index(index)])
+            composed[path] = [*(part for _, part in ordered), form.encode_index(index)]
+        return whole, composed
+
+    def _adopt(self, tx: Transaction, receipts: Sequence[StagedObject]) -> None:
+        whole, composed = self.parts(receipts)
+        tx.adopt(whole)
+        for path, pieces in composed.items():
+            tx.compose(path, pieces)
+
+
+def _together(lengths: tuple[int, ...], size: int) -> tuple[int, ...]:
+    groups, count, end = [], 0, 0
+    for length in lengths:
+        count, end = count + 1, end + length
+        if end % size == 0:
+            groups.append(count)
+            count = 0
+    return (*groups, count) if count else tuple(groups)
 
 
 def plan_into(name: str, document: bytes, spec: ArraySpec, **where: Any) -> ZarrPlan:

@@ -284,6 +284,11 @@ class ResumableTransaction:
         return self._inner.committed
 
     @property
+    def depot(self) -> Depot:
+        """Of this job: for what belongs to a unit that isn't finished."""
+        return self._depot
+
+    @property
     def depot_url(self) -> str:
         """Where finished units wait."""
         return self._depot.url

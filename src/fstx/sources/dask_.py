@@ -196,16 +196,16 @@ def _records(
 
     if only is None:
         return _Records(graph.dask, list(flatten(graph.__dask_keys__())))
-    keys = [(name, *index) for index in sorted(only)]
-    return _Records(graph.dask.cull(set(keys)), keys)
+    return _Records(graph.dask, [(name, *index) for index in sorted(only)], some=True)
 
 
 class _Records:
-    """Some blocks of an array as a collection of dask's: what `persist` takes."""
+    """Blocks of an array as a collection of dask's: what `persist` takes; `some`: not all of `graph`."""
 
-    def __init__(self, graph: Any, keys: list[Any]) -> None:
+    def __init__(self, graph: Any, keys: list[Any], *, some: bool = False) -> None:
         self.graph = graph
         self.keys = keys
+        self.some = some
 
     def __dask_graph__(self) -> Any:
         return self.graph
@@ -297,7 +297,8 @@ def _compute(records: _Records, options: dict[str, Any], remote: bool) -> list[A
 
     options = dict(options)
     graph, keys = records.graph, records.keys
-    fused = dict(optimize_blockwise(graph, keys=keys))
+    layers = optimize_blockwise(graph, keys=keys)
+    fused = dict(layers.cull(set(keys)) if records.some else layers)
     tasks = sum(_runs(node) for node in fused.values())
     if tasks > len(keys) + _SHARED_TASKS:
         fused = optimize(graph, keys)
