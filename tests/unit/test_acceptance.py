@@ -19,7 +19,7 @@ REQUIRED = [
     *(f"B{n}" for n in range(1, 19)),
     *(f"E{n}" for n in (*range(1, 15), 17)),
     *(f"F{n}" for n in range(1, 25) if n != 20),
-    *("G1", "G3", "G4", "G5", "G6"),
+    *(f"G{n}" for n in range(1, 7)),
     *(f"H{n}" for n in range(1, 11)),
     *(f"I{n}" for n in range(1, 11)),
     *("real", "bands", "urls", "paths", "parents", "space", "kinds"),
