@@ -13,6 +13,7 @@ import contextlib
 import pickle
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self, get_args
 
@@ -251,6 +252,18 @@ class CheckedTransaction:
             yield file
         assert isinstance(file, CheckedFile)
         self._count(path, file.sum)
+
+    @contextlib.contextmanager
+    def local_path(self, path: str, /, **how: Any) -> Iterator[Path]:
+        """As the transaction's; the bytes are a library's, so they aren't compared."""
+        self.writing(1)
+        try:
+            with self.using("local_path"), self.inner.local_path(path, **how) as local:
+                yield local
+        finally:
+            self.writing(-1)
+        for known in [p for p in self._staged if p.startswith(path)]:  # with its sidecars
+            del self._staged[known]
 
     def stager(self) -> CheckedStager:
         """As the transaction's, checked."""
