@@ -60,3 +60,17 @@ def test_another_process_adopts_and_commits(view: str, workers: Path, tmp_path: 
     assert fstx.jobs(url) == []
     assert not fstx.recover(url).removed
     assert fstx.begin(url, id=JOB["id"]).committed
+
+
+def test_without_resume_the_next_writer_settles(workers: Path, tmp_path: Path) -> None:
+    """E16, A24: a killed coordinator's transaction goes with the next begin; its four zombies are told."""
+    place = tmp_path / "place"
+    place.mkdir()
+    killed_coordinator(f"{place}/out", workers, 0, {})
+    assert len([p for p in (place / ".fstx").rglob("u/*") if p.is_file()]) == UNITS
+    with fstx.begin(f"{place}/out") as tx:
+        tx.stage("mine", b"1")
+    for said in ends(workers):
+        assert said.startswith("FencedError: "), said
+        assert "given up for dead" in said
+    assert tree(place) == {"out/mine": b"1"}

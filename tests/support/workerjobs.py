@@ -41,9 +41,9 @@ def put(path: Path, data: bytes) -> None:
     temporary.replace(path)
 
 
-def work(stager: Any, name: int, folder: str) -> None:
+def work(mail: Any, name: int, folder: str) -> None:
     """Stage every fourth unit and hand in the receipts; stage again when told, and say what came of it."""
-    place = Path(folder)
+    place, stager = Path(folder), mail.recv()
     for unit in range(name, UNITS, WORKERS):
         receipt = stager.stage(f"u/{unit}", content(unit))
         put(place / f"{unit}.receipt", pickle.dumps(receipt))
@@ -65,13 +65,30 @@ def receipt_of(place: Path, unit: int) -> StagedObject:
 
 
 def coordinate(url: str, folder: str, units: int, options: dict[str, Any]) -> None:
-    """Begin, start workers, finish so many units, say so, and wait for the kill."""
-    tx = fstx.begin(url, resume="if_possible", **JOB, **options)
-    context = multiprocessing.get_context("spawn")
+    """Begin, start workers, finish so many units (0: a plain transaction), say so, wait for the kill."""
+    context = multiprocessing.get_context(
+        "fork"
+    )  # before anything is open: only pickled stagers go over
+    mails = []
     for name in range(WORKERS):
-        context.Process(target=work, args=(tx.unit_stager(), name, folder)).start()
-    for unit in range(units):
-        tx.finish(unit, [receipt_of(Path(folder), unit)], info={"rows": unit})
+        mine, theirs = context.Pipe()
+        context.Process(target=work, args=(theirs, name, folder)).start()
+        mails.append(mine)
+    tx: Any
+    if units:
+        tx = fstx.begin(url, resume="if_possible", **JOB, **options)
+        stager = tx.unit_stager()
+    else:
+        tx = fstx.begin(url, **options)
+        stager = tx.stager()
+    for mail in mails:
+        mail.send(stager)
+    for unit in range(UNITS):
+        receipt = receipt_of(Path(folder), unit)
+        if not units:
+            tx.adopt([receipt])
+        elif unit < units:
+            tx.finish(unit, [receipt], info={"rows": unit})
     print("finished", flush=True)
     time.sleep(WAIT_S)
 
@@ -81,13 +98,10 @@ def killed_coordinator(url: str, folder: Path, units: int, options: dict[str, An
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from support.workerjobs import coordinate\n"
-        "if __name__ == '__main__':\n"
-        "    coordinate(sys.argv[2], sys.argv[3], int(sys.argv[4]), eval(sys.argv[5]))\n"
+        "coordinate(sys.argv[2], sys.argv[3], int(sys.argv[4]), eval(sys.argv[5]))\n"
     )
-    script = folder / "coordinator.py"  # a file: spawned workers import it
-    script.write_text(code)
     process = subprocess.Popen(
-        [sys.executable, str(script), TESTS, url, str(folder), str(units), repr(options)],
+        [sys.executable, "-c", code, TESTS, url, str(folder), str(units), repr(options)],
         stdout=subprocess.PIPE,
         text=True,
     )
