@@ -21,6 +21,10 @@ class Depot(Protocol):
         """Its name among the depots of the place."""
 
     @property
+    def quick(self) -> bool:
+        """True where `give` is a call of the system or two: threads would only cost."""
+
+    @property
     def url(self) -> str:
         """Where it lies, for messages."""
 

@@ -92,6 +92,8 @@ class DepotStager(ObjectStager):
 class StoreDepot:
     """One job's depot in a store."""
 
+    quick = False
+
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
         self.name = name

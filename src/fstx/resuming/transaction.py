@@ -7,9 +7,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
+from fstx.backends.base import storage_errors
 from fstx.depot import Depot
 from fstx.errors import (
     FencedError,
@@ -104,6 +106,7 @@ class ResumableTransaction:
         self._before = frozenset(self._units)
         self._owner = {k.object.path: u.id for u in units for k in u.objects}
         self._stager = depot.stager()
+        self._token = depot.name.partition("-")[2]
         self._lock = threading.RLock()
         self._running: set[str] = set()
         self._over = inner.committed
@@ -159,7 +162,7 @@ class ResumableTransaction:
         writer = UnitWriter(text, self._stager, lambda path: self._checked(path, text))
         try:
             yield writer
-            self._finish(text, writer.objects, writer.info)
+            self._keep(text, writer.objects, writer.info)
         except BaseException:
             with contextlib.suppress(OSError):
                 self._depot.delete([staged.key for staged, _ in writer.objects])
@@ -195,24 +198,25 @@ class ResumableTransaction:
         text = id_text(id)
         with self._lock:
             self._must_be_open()
-            if (
-                text in self._units
-            ):  # a task that ran twice; what it staged is cleared with the depot
-                return self._units[text]
+            known = self._units.get(text)
+        if known is not None:  # a task that ran twice; what it staged goes with the depot
+            return known
         sums = checksums or {}
-        return self._finish(text, [(r, sums.get(r.key, "")) for r in receipts], dict(info or {}))
-
-    def _finish(
-        self, text: str, objects: Iterable[tuple[StagedObject, str]], info: dict[str, Any]
-    ) -> Unit:
-        kept = []
-        for staged, sum_ in objects:
-            if staged.txid != self._depot.name.partition("-")[2]:
+        taken = []
+        for staged in receipts:
+            if staged.txid != self._token:
                 raise StateError(
                     f"the receipt of {staged.path!r} is of another job, {staged.txid}", txid=self.id
                 )
-            kept.append(Kept(staged, sum_ or self._sum(staged)))
-        unit = Unit(text, tuple(kept), info)
+            last = self._checked(staged.path, text) or staged.publisher
+            taken.append((replace(staged, publisher=last), sums.get(staged.key, "")))
+        return self._keep(text, taken, dict(info or {}))
+
+    def _keep(
+        self, text: str, objects: Iterable[tuple[StagedObject, str]], info: dict[str, Any]
+    ) -> Unit:
+        kept = tuple(Kept(staged, sum_ or self._sum(staged)) for staged, sum_ in objects)
+        unit = Unit(text, kept, info)
         try:
             line = encode_unit(unit)
         except (TypeError, ValueError) as error:
@@ -220,10 +224,12 @@ class ResumableTransaction:
         with self._lock:
             self._must_be_open()
             for one in kept:
-                self._checked(one.object.path, text)
-            self._depot.append(line)
+                self._must_be_free(one.object.path, text)
+            with storage_errors(f"recording unit {text} in {self._depot.url} failed", self.id):
+                self._depot.append(line)
             self._units[text] = unit
-            self._owner.update((one.object.path, text) for one in kept)
+            for one in kept:
+                self._owner[one.object.path] = text
         return unit
 
     def _sum(self, staged: StagedObject) -> str:
@@ -253,13 +259,16 @@ class ResumableTransaction:
     def _checked(self, path: str, unit: str) -> bool:
         """Refuse a path that can't be staged; whether it is the entry."""
         check_path(path)
-        owner = self._owner.get(path)
-        if owner is not None and owner != unit:
-            raise PathError(f"{path!r} was written by unit {owner}; unit {unit} needs another path")
+        self._must_be_free(path, unit)
         before = getattr(self._inner, "_before_staging", None)
         if before is not None:
             before(path)
         return path == self._entry
+
+    def _must_be_free(self, path: str, unit: str) -> None:
+        owner = self._owner.get(path)
+        if owner is not None and owner != unit:
+            raise PathError(f"{path!r} was written by unit {owner}; unit {unit} needs another path")
 
     # --- Transaction -----------------------------------------------------------------------------
 
@@ -398,6 +407,9 @@ class ResumableTransaction:
             except FileNotFoundError as error:
                 raise missing(one.object.path, self._depot, self.id) from error
 
+        if self._depot.quick:
+            self._inner.adopt(map(give, kept))
+            return
         with ThreadPoolExecutor(_THREADS) as pool:
             self._inner.adopt(list(pool.map(give, kept)))
 

@@ -8,6 +8,7 @@ last ones, and then every object is checked by its checksum before it counts.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import threading
@@ -88,6 +89,9 @@ class LocalDepot:
         self.name = name
         self.token = name.partition("-")[2]
         self.path = os.path.join(control.path, JOBS, name)
+        self.quick = (
+            not self._ops.place
+        )  # of this system; files on a server are given by several threads
         self._lock = threading.Lock()
         self._log: Any = None
         self._appended = 0
@@ -138,7 +142,10 @@ class LocalDepot:
             if self._log is None:
                 self._log = self._opened_log()
                 self._fs_fd = self._ops.open_fs(self.path)
-            write_all(self._log, [line])
+            if self._log.write(line) != len(
+                line
+            ):  # a full disk: the line is torn, and counts as nothing
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._at("units.log"))
             self._appended += 1
             if self._appended % SYNC_EVERY == 0:
                 self._sync()
