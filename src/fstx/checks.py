@@ -57,11 +57,18 @@ def capabilities(require: Require) -> frozenset[Capability]:
         raise UsageError(f"require: {error}; there are {', '.join(Capability)}") from error
 
 
-def check_resume(resume: str, fingerprint: Any) -> None:
-    """Raise `UsageError` unless both are there and `resume` is a mode."""
+def check_resume(resume: str | None, fingerprint: Any) -> bool:
+    """Whether to resume; `UsageError` unless both are there and `resume` is a mode, or none is."""
+    if resume is None:
+        if fingerprint is not None:
+            raise UsageError(
+                "fingerprint= says what a resumed job is compared by; pass resume= too"
+            )
+        return False
     check_choice("resume", resume, RESUMES)
     if fingerprint is None:
         raise UsageError(
             f"resume={resume!r} needs fingerprint=: all that changes what the job writes, for example its "
             "configuration as a dictionary, or units of two different jobs could be mixed"
         )
+    return True

@@ -132,14 +132,9 @@ def begin(
     check_choice("durability", durability, DURABILITIES)
     check_id(id)
     wanted = capabilities(require)
-    if resume is None:
-        if fingerprint is not None:
-            raise UsageError(
-                "fingerprint= says what a resumed job is compared by; pass resume= too"
-            )
+    if not check_resume(resume, fingerprint) or resume is None:
         found = registry.backend(urls, joined=joined, **storage_options)
         return found.begin(mode=mode, durability=durability, require=wanted, entry=entry, id=id)
-    check_resume(resume, fingerprint)
     print_ = fingerprint_of(fingerprint)
     found = registry.backend(urls, joined=joined, **storage_options)
 
@@ -275,8 +270,7 @@ def write(
         dict(storage_options or {}),
     )
     job: Job | ResumedJob = Job(goal, source, max_workers, progress)
-    if resume is not None:
-        check_resume(resume, fingerprint)
+    if check_resume(resume, fingerprint):
         check_resumable(plan)
         print_ = job_fingerprint(fingerprint, plan, keep_previous)
         goal = replace(goal, resume=resume, fingerprint=print_)

@@ -118,6 +118,16 @@ def write(
     id: Annotated[
         str | None, typer.Option(help="Idempotency key: a second run with it does nothing.")
     ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            help="if_possible, always or never: keep finished blocks, go on with kept ones."
+        ),
+    ] = None,
+    fingerprint: Annotated[
+        str | None,
+        typer.Option(help="With --resume: text that changes whenever the values of SRC do."),
+    ] = None,
     storage: Annotated[
         list[str] | None,
         typer.Option(
@@ -152,6 +162,15 @@ def write(
             "id": id,
             "storage_options": where,
         }
+        if resume is not None:
+            if fingerprint is None:
+                raise UsageError(
+                    "--resume needs --fingerprint: text that changes whenever the values of SRC do, such as "
+                    "its checksum"
+                )
+            common |= {"resume": resume, "fingerprint": fingerprint}
+        elif fingerprint is not None:
+            raise UsageError("--fingerprint goes with --resume")
         if require:
             common["require"] = [r.upper() for r in require]
         module = layouts.choose(as_url(url).rstrip("/").rpartition("/")[2], layout)
@@ -298,6 +317,40 @@ def outcome(
         else:
             print(state.value)
         return UNSETTLED if state is OutcomeState.PENDING else OK
+
+    raise typer.Exit(guarded(work, as_json=as_json, debug=debug, secret=where))
+
+
+@app.command()
+def jobs(
+    url: Annotated[str, typer.Argument(metavar="URL", help="A target, such as out/dem.zarr.")],
+    discard: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Drop what this job kept. Targets are not touched."),
+    ] = None,
+    storage: Storage = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List unfinished resumable jobs beside URL, also those that run now."""
+    where: dict[str, Any] = {}
+
+    def work() -> int:
+        where.update(_storage(storage))
+        found = {job.name: job for job in fstx.jobs(url, **where)}
+        unknown = [name for name in discard or () if name not in found]
+        if unknown:
+            raise UsageError(f"--discard {unknown[0]}: no unfinished job has that name")
+        for name in discard or ():
+            found[name].discard()
+        if as_json:
+            print_json(report.jobs_json(url, list(found.values()), discard or []))
+        else:
+            lines = [
+                f"{'discarded ' * (job.name in (discard or ()))}{job}" for job in found.values()
+            ]
+            print("\n".join(lines) or f"{url}: no unfinished job")
+        return OK
 
     raise typer.Exit(guarded(work, as_json=as_json, debug=debug, secret=where))
 

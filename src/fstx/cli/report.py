@@ -155,6 +155,29 @@ def guarantee_json(found: Guarantee) -> dict[str, Any]:
     }
 
 
+def jobs_json(url: str, found: list[fstx.Job], discarded: list[str]) -> dict[str, Any]:
+    """One row per unfinished job."""
+    return {
+        "ok": True,
+        "url": url,
+        "jobs": [
+            {
+                "name": job.name,
+                "url": job.url,
+                "targets": list(job.targets),
+                "mode": job.mode,
+                "fingerprint": str(job.fingerprint) if job.fingerprint else None,
+                "begun_s": job.begun_s,
+                "units": job.units,
+                "size_bytes": job.size_bytes,
+                "problem": job.problem,
+                "discarded": job.name in discarded,
+            }
+            for job in found
+        ],
+    }
+
+
 def recovery_json(found: Recovery) -> dict[str, Any]:
     """One row per transaction that was found."""
     return {
