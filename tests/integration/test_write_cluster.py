@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +17,9 @@ import rasterio
 import zarr
 
 import fstx
+from fstx import layouts
+from fstx.sources import open_source
+from fstx.writing import write_into
 
 SIDE, CHUNK = 64, 16
 GEO = {"crs": "EPSG:4326", "transform": (0, 1, 0, 0, 0, -1)}
@@ -144,3 +150,65 @@ def test_each_source_chunk_is_computed_once(kind: str, tmp_path: Path) -> None:
     fstx.write(array, tmp_path / "o.vrt", scheduler="threads", **GEO)
     assert sorted(counts) == [(i, j) for i in range(4) for j in range(4)]
     assert set(counts.values()) == {1}
+
+
+class Unlucky:
+    """A plan whose blocks are written and then, the first time, something happens to the task."""
+
+    def __init__(self, plan: object, folder: Path, block: tuple[int, int], what: str) -> None:
+        self.plan, self.folder, self.block, self.what = plan, folder, block, what
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__") or name in ("plan", "folder"):
+            raise AttributeError(name)
+        return getattr(self.plan, name)
+
+    def write(self, stager, index, block):
+        staged = self.plan.write(stager, index, block)
+        (self.folder / f"{index}-{uuid.uuid4().hex}").touch()
+        if index == self.block and len(list(self.folder.glob(f"{index}-*"))) == 1:
+            if self.what == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise OSError("the answer of this task was lost")
+        if self.what == "twice":
+            return self.plan.write(stager, index, block + 1) + staged
+        return staged
+
+
+@pytest.mark.parametrize("what", ["killed", "retried", "twice"])
+def test_tasks_that_run_twice_commit_once(client, what: str, tmp_path: Path) -> None:
+    """E15, E16: killed after writing and before reporting, retried, or run twice: each tile is there once."""
+    seen, out = tmp_path / "seen", tmp_path / "out"
+    seen.mkdir()
+    out.mkdir()
+    source = open_source(da.from_array(data(), chunks=CHUNK))
+    plan = layouts.choose("o.vrt", None).plan("o.vrt", source.spec, **GEO)
+    with (
+        fstx.begin([out / "o.vrt", out / "o_tiles"], mode="create") as tx,
+        dask.annotate(retries=2),
+    ):
+        block = (9, 9) if what == "twice" else (1, 2)
+        write_into(tx, source, Unlucky(plan, seen, block, what))
+    calls = Counter(name.name.partition("-")[0] for name in seen.iterdir())
+    assert calls["(1, 2)"] == (1 if what == "twice" else 2)
+    assert len(calls) == 16
+    with rasterio.open(out / "o.vrt") as opened:
+        assert (opened.read(1) == data()).all()
+    assert sorted(os.listdir(out)) == ["o.vrt", "o_tiles"]
+    assert len(os.listdir(out / "o_tiles")) == 16
+
+
+def test_progress_is_seen(client, tmp_path: Path) -> None:
+    """E3: on the dashboard a write is one kind of task; the caller's progress counts every block."""
+    told: list[tuple[int, int]] = []
+    fstx.write(
+        da.from_array(data(), chunks=CHUNK),
+        tmp_path / "p.zarr",
+        scheduler=client,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told[-1] == (16, 16)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    kinds = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.task_prefixes))
+    assert "fstx-write" in kinds
+    assert not any(name.startswith("fstx-write-") for name in kinds)
