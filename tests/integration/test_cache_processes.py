@@ -8,8 +8,6 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import pytest
 
 import fstx
 from support import cachejobs
+from support.cachejobs import holder
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks and signals of POSIX")
 
@@ -63,20 +62,6 @@ def test_readers_of_a_value_that_is_replaced(tmp_path: Path) -> None:
     assert len(files_below(place)) == 1
 
 
-@contextmanager
-def holder(place: Path, lease_s: float) -> Iterator[subprocess.Popen[str]]:
-    """A process that computes key ``a`` until it gets a line."""
-    command = [sys.executable, cachejobs.__file__, "hold", str(place), str(lease_s)]
-    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, **pipes) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "computing\n"
-            yield process
-        finally:
-            process.kill()
-
-
 def test_a_killed_leader_is_followed_by_the_next(tmp_path: Path) -> None:
     """C9: those that wait don't wait for the lease: one of them computes, the others read."""
     place, calls, found = tmp_path / "c", [], []
@@ -88,7 +73,7 @@ def test_a_killed_leader_is_followed_by_the_next(tmp_path: Path) -> None:
     def wait() -> None:
         found.append(fstx.cache(place, lease_s=3600).get_or_compute("a", compute))
 
-    with holder(place, 3600) as leader:
+    with holder(str(place), 3600) as leader:
         threads = [threading.Thread(target=wait) for _ in range(4)]
         for thread in threads:
             thread.start()
@@ -103,7 +88,7 @@ def test_a_killed_leader_is_followed_by_the_next(tmp_path: Path) -> None:
 def test_a_stopped_leader_is_followed_after_the_lease(tmp_path: Path) -> None:
     """C9: it shows no sign of life, though it holds its lock; going on later it does no harm."""
     place = tmp_path / "c"
-    with holder(place, 0.3) as leader:
+    with holder(str(place), 0.3) as leader:
         os.kill(leader.pid, signal.SIGSTOP)
         assert fstx.cache(place, lease_s=0.3).get_or_compute("a", lambda: b"mine") == b"mine"
         os.kill(leader.pid, signal.SIGCONT)
@@ -116,7 +101,7 @@ def test_a_stopped_leader_is_followed_after_the_lease(tmp_path: Path) -> None:
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     """C10: a leader that is interrupted lets its turn go, and leaves no file."""
     place = tmp_path / "c"
-    with holder(place, 3600) as leader:
+    with holder(str(place), 3600) as leader:
         leader.send_signal(signal.SIGINT)
         _, errors = leader.communicate(timeout=60)
         assert errors.endswith("KeyboardInterrupt\n")

@@ -5,13 +5,16 @@ Children are forked from one process that has imported everything, so that hundr
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -116,7 +119,7 @@ def churn(place: str, values: str) -> None:
     run(3, job)
 
 
-def hold(place: str, lease_s: str) -> None:
+def hold(place: str, lease_s: str, options: str = "{}") -> None:
     """Computes until a line comes."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also below a shell that ignores it
 
@@ -124,7 +127,22 @@ def hold(place: str, lease_s: str) -> None:
         print("computing", flush=True)
         return sys.stdin.readline().encode()
 
-    fstx.cache(place, lease_s=float(lease_s)).get_or_compute("a", compute)
+    cache = fstx.cache(place, lease_s=float(lease_s), **json.loads(options))
+    cache.get_or_compute("a", compute)
+
+
+@contextmanager
+def holder(place: str, lease_s: float, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process that computes key ``a`` until it gets a line."""
+    command = [sys.executable, __file__, "hold", place, str(lease_s), json.dumps(options)]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "computing\n"
+            yield process
+        finally:
+            process.kill()
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ def test_the_last_put_wins_or_the_first(cache: fstx.Cache) -> None:
     """C8: a second value replaces the first, or is dropped with `if_absent`; neither call fails."""
     assert cache.put("a", b"one", if_absent=True)
     assert not cache.put("a", b"two", if_absent=True)
+    assert cache.put("a", b"one", if_absent=True)  # the same value: nothing was kept from it
     assert cache.get("a") == b"one"
     assert cache.put("a", b"three")
     assert cache.get("a") == b"three"

@@ -122,12 +122,12 @@ class Cache:
         value
             A numpy array without Python objects, or bytes.
         if_absent
-            Keep the value that is there, if it is whole.
+            Keep a value that is there already, if it is whole.
 
         Returns
         -------
         bool
-            False where there was one, and `if_absent` kept it.
+            False where `if_absent` kept another value.
         """
         spelled = keys.spell(key)
         kept = normal(value)

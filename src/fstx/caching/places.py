@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fstx import seams
 from fstx.caching.leases import LeaseTurns
 from fstx.stores import Answer, Info, Store, Tidies
 from fstx.types import Buffer
@@ -29,6 +30,7 @@ NOTE_S = 600.0
 
 _ONE_IN = 16
 _TRIES = 6
+_PAUSE_S = 0.05
 _STALE_S = 3600.0
 
 
@@ -107,15 +109,19 @@ class StorePlace:
             raise
 
     def write_new(self, name: str, pieces: Sequence[Buffer]) -> bool:
-        """Put an entry if there is none; False where there is one."""
+        """Put an entry if there is none; False where there is one of other bytes.
+
+        An equal one may be one's own, put by a request whose answer was lost.
+        """
         data = b"".join(pieces)
         for _ in range(_TRIES):
             answer = self.store.put_new(_key(name), data)
             if answer is Answer.DONE:
                 return True
             if answer is Answer.TAKEN:
-                return False
-            time.sleep(0.05)
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile: another try
+                    return self.store.get(_key(name)) == data
+            seams.pause(_PAUSE_S)
         raise ConnectionError(
             f"{self.where(name)}: the store gave no clear answer, again and again"
         )
