@@ -17,6 +17,7 @@ LINES: dict[str, Any] = tomllib.loads((TESTS / "acceptance.toml").read_text())
 REQUIRED = [
     *(f"A{n}" for n in range(1, 35)),
     *(f"B{n}" for n in range(1, 19)),
+    *(f"C{n}" for n in range(1, 15)),
     *(f"E{n}" for n in (*range(1, 15), 17)),
     *(f"F{n}" for n in range(1, 25) if n != 20),
     *(f"G{n}" for n in range(1, 7)),

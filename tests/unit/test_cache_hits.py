@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 import sys
 import time
 import uuid
@@ -227,3 +228,26 @@ def test_trim_takes_what_killed_writers_left(tmp_path: Path) -> None:
     assert len(cache) == 2
     smaller = fstx.cache(tmp_path / "c", max_bytes=50)
     assert (smaller.trim(), len(cache)) == (1, 1)
+
+
+def test_a_cache_needs_nothing_optional(tmp_path: Path) -> None:
+    """C14: with numpy and fsspec alone; entries go from one such process to one that has more, and back."""
+    code = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in sys.argv[2:]:\n"
+        "            raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "import fstx, numpy\n"
+        "cache = fstx.cache(sys.argv[1], max_bytes=10**6)\n"
+        "assert cache.get('theirs').sum() == 45\n"
+        "cache.get_or_compute('own', lambda: numpy.arange(5))\n"
+        "assert cache.check().ok and len(list(cache)) == 2\n"
+    )
+    cache = fstx.cache(tmp_path / "c")
+    cache.put("theirs", np.arange(10))
+    absent = ["google_crc32c", "s3fs", "gcsfs", "adlfs", "aiohttp", "zarr", "numcodecs", "dask"]
+    absent += ["distributed", "tifffile", "imagecodecs", "obstore", "typer", "rich", "diskcache"]
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "c"), *absent], check=True)
+    np.testing.assert_array_equal(cache.get("own"), np.arange(5))
