@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import pickle
@@ -66,9 +67,10 @@ def receipt_of(place: Path, unit: int) -> StagedObject:
 
 def coordinate(url: str, folder: str, units: int, options: dict[str, Any]) -> None:
     """Begin, start workers, finish so many units (0: a plain transaction), say so, wait for the kill."""
-    context = multiprocessing.get_context(
-        "fork"
-    )  # before anything is open: only pickled stagers go over
+    if "s3://" in url:
+        importlib.import_module("s3fs")  # once, and not by each worker
+    # Forked before anything is open: only pickled stagers go over.
+    context = multiprocessing.get_context("fork")
     mails = []
     for name in range(WORKERS):
         mine, theirs = context.Pipe()
