@@ -17,6 +17,7 @@ can see and nothing that a retry stumbles over.
     fstx.dataset("tx::s3://bucket/cube.zarr").log()
 """
 
+from fstx.batching import Batch, Batches, BatchReport, PostProcessing, batches
 from fstx.caching import Cache, CacheCheck, CacheWarning, cache
 from fstx.errors import (
     CapabilityError,
@@ -61,6 +62,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Backend",
+    "Batch",
+    "BatchReport",
+    "Batches",
     "Cache",
     "CacheCheck",
     "CacheWarning",
@@ -80,6 +84,7 @@ __all__ = [
     "OpenSnapshot",
     "OutcomeState",
     "PathError",
+    "PostProcessing",
     "Promise",
     "Recovery",
     "RecoveryError",
@@ -100,6 +105,7 @@ __all__ = [
     "Verification",
     "VersionedDataset",
     "__version__",
+    "batches",
     "begin",
     "cache",
     "chunk_writer",
