@@ -19,7 +19,7 @@ from fstx.protocol import Transaction
 from fstx.resuming.checking import sound
 from fstx.resuming.fingerprint import Fingerprint, differences
 from fstx.resuming.transaction import ResumableTransaction
-from fstx.resuming.units import JobRecord, Unit, decode_job, decode_unit, encode_job
+from fstx.resuming.units import JobRecord, Unit, decode_job, decode_units, encode_job
 from fstx.types import Mode
 
 Resume: TypeAlias = Literal["never", "always", "if_possible"]
@@ -253,12 +253,9 @@ def _choose(
 
 
 def _recorded(depot: Depot, token: str) -> list[Unit]:
-    where = f"{depot.url}/units.log"
-    found: dict[str, Unit] = {}
-    for line in depot.lines():
-        unit = decode_unit(line, where, token)
-        if unit is not None:
-            found[unit.id] = unit  # the last one of an id counts
+    found = {
+        unit.id: unit for unit in decode_units(depot.lines(), token)
+    }  # the last one of an id counts
     return list(found.values())
 
 

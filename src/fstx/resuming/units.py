@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import operator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from fstx.errors import PathError, RecoveryError, ResumeError, UsageError
-from fstx.paths import check_path
+from fstx.errors import RecoveryError, ResumeError, UsageError
 from fstx.resuming.fingerprint import Fingerprint
-from fstx.state.sealing import FORMAT, seal, unseal
+from fstx.state.sealing import FORMAT, intact, seal, unseal
 from fstx.types import StagedObject
 
 UnitId: TypeAlias = str | int | tuple[str | int, ...]
 """Names a unit of work within its job: text, a number, or a tuple of them."""
 
+_BATCH = 1000
+_OBJECT: list[type] = [str, str, int, str, bool]
 _FIELDS: dict[str, type] = {
     "token": str,
     "key": str,
@@ -154,25 +158,46 @@ def encode_unit(unit: Unit) -> bytes:
     return seal({"format": FORMAT, "unit": unit.id, "objects": objects, "info": unit.info})
 
 
-def decode_unit(line: bytes, where: str, token: str) -> Unit | None:
-    """A unit; None for a line that is damaged, which is as if the unit had not been finished."""
+def decode_units(lines: Iterable[bytes], token: str) -> Iterator[Unit]:
+    """Units, in order. A line that is damaged is left out: as if its unit had not been finished.
+
+    Quick, for a job may have 10^5 of them: lines are parsed many at a time, and paths and keys are checked
+    where they are used.
+    """
+    waiting = iter(lines)
+    while batch := list(itertools.islice(waiting, _BATCH)):
+        texts = [text for line in batch if (text := intact(line)) is not None]
+        for value in _parsed(texts):
+            unit = _unit(value, token)
+            if unit is not None:
+                yield unit
+
+
+def _parsed(texts: list[bytes]) -> list[Any]:
     try:
-        value = unseal(line, where)
-    except RecoveryError:
-        return None
+        found: list[Any] = json.loads(b"[" + b",".join(texts) + b"]")
+    except (ValueError, RecursionError):
+        if len(texts) == 1:
+            return []
+        return [value for text in texts for value in _parsed([text])]
+    return found
+
+
+def _unit(value: Any, token: str) -> Unit | None:
     objects = []
     try:
+        if value["format"] != FORMAT:
+            return None
         for path, key, size_bytes, sum_, publisher in value["objects"]:
-            if not isinstance(key, str) or type(size_bytes) is not int or size_bytes < 0:
+            if [type(v) for v in (path, key, size_bytes, sum_, publisher)] != _OBJECT:
                 return None
-            if not isinstance(sum_, str) or not isinstance(publisher, bool):
-                return None
-            kept = StagedObject(check_path(path), key, size_bytes, token, publisher)
-            objects.append(Kept(kept, sum_))
-        info = value.get("info")
-        return Unit(id_text(value["unit"]), tuple(objects), info if isinstance(info, dict) else {})
-    except (KeyError, TypeError, ValueError, PathError):
+            objects.append(Kept(StagedObject(path, key, size_bytes, token, publisher), sum_))
+        id, info = value["unit"], value.get("info")
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None
+    if type(id) is not str:
+        return None
+    return Unit(id, tuple(objects), info if type(info) is dict else {})
 
 
 __all__ = [
@@ -181,7 +206,7 @@ __all__ = [
     "Unit",
     "UnitId",
     "decode_job",
-    "decode_unit",
+    "decode_units",
     "encode_job",
     "encode_unit",
     "id_text",

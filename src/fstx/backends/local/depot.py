@@ -196,6 +196,9 @@ class LocalDepot:
         folder = self._at("a")
         if not is_tree(self._ops, folder):
             return {}
+        at_once = getattr(self._ops, "file_sizes", None)
+        if at_once is not None:
+            return {f"a/{name}": size_bytes for name, size_bytes in at_once(folder)}
         for name, kind in self._ops.scandir(folder):
             stat = self._ops.lstat(os.path.join(folder, name)) if kind is FileKind.FILE else None
             if stat is not None:
