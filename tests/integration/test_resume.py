@@ -231,6 +231,9 @@ def test_recover_leaves_what_can_be_resumed(target: Target) -> None:
     fstx.recover(target.url("out"), **target.options)
     with fstx.begin(target.url("out"), **target.options) as other:
         other.stage("x", b"theirs")
+    if target.kind.startswith("tx"):
+        fstx.dataset(target.url("out")).collect(keep=1, dry_run=False, older_than_s=0)
+        assert fstx.dataset(target.url("out")).verify().ok
     with _begin(target, resume="always") as tx:
         assert tx.done_before == {"1", "2"}
         _do(tx, 3)
