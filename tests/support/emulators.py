@@ -194,6 +194,7 @@ class Emulator:
     def __init__(self, server: Server) -> None:
         self.server = server
         self._open = 0
+        self._standing = ""
 
     @property
     def port(self) -> int:
@@ -215,12 +216,32 @@ class Emulator:
             self._open -= 1
             self.forget(name, last=self._open == 0)
 
+    @contextmanager
+    def standing(self) -> Iterator[Place]:
+        """A fresh prefix in a bucket of one name, empty at the start, which fstx then probes once.
+
+        Where it is in use already, another bucket.
+        """
+        if self._open:
+            with self.place() as place:
+                yield place
+            return
+        if not self._standing:
+            self._standing = f"b{uuid.uuid4().hex[:16]}"
+        self.create(self._standing)
+        self._open += 1
+        try:
+            yield self.at(self._standing, f"p{uuid.uuid4().hex[:8]}")
+        finally:
+            self._open -= 1
+            self.forget(self._standing, last=self._open == 0)
+
     def create(self, bucket: str) -> None:
         """A new bucket."""
         raise NotImplementedError
 
-    def at(self, bucket: str) -> Place:
-        """The place in a bucket."""
+    def at(self, bucket: str, prefix: str = "p") -> Place:
+        """A place in a bucket."""
         raise NotImplementedError
 
     def forget(self, bucket: str, *, last: bool) -> None:
@@ -244,9 +265,9 @@ class S3(Emulator):
         status, body = self.server.request("PUT", f"/{bucket}")
         assert status == 200, body
 
-    def at(self, bucket: str) -> Place:
+    def at(self, bucket: str, prefix: str = "p") -> Place:
         options = {"key": "test", "secret": "test", "endpoint_url": self.url}
-        return Place(f"s3://{bucket}/p", options, self.kind, self.port)
+        return Place(f"s3://{bucket}/{prefix}", options, self.kind, self.port)
 
     def forget(self, bucket: str, *, last: bool) -> None:
         if last:
@@ -266,9 +287,9 @@ class GCS(Emulator):
         status, answer = self.server.request("POST", "/storage/v1/b?project=test", body)
         assert status == 200, answer
 
-    def at(self, bucket: str) -> Place:
+    def at(self, bucket: str, prefix: str = "p") -> Place:
         options = {"token": "anon", "project": "test", "endpoint_url": self.url}
-        return Place(f"gs://{bucket}/p", options, self.kind, self.port)
+        return Place(f"gs://{bucket}/{prefix}", options, self.kind, self.port)
 
     def forget(self, bucket: str, *, last: bool) -> None:
         if last:
@@ -303,9 +324,9 @@ class Azure(Emulator):
         with self._client() as client, contextlib.suppress(ResourceExistsError):
             client.create_container(bucket)
 
-    def at(self, bucket: str) -> Place:
+    def at(self, bucket: str, prefix: str = "p") -> Place:
         options = {"account_name": AZURE_ACCOUNT, "connection_string": self._connection}
-        return Place(f"az://{bucket}/p", options, self.kind, self.port)
+        return Place(f"az://{bucket}/{prefix}", options, self.kind, self.port)
 
     def forget(self, bucket: str, *, last: bool) -> None:
         with self._client() as client:
@@ -351,9 +372,9 @@ class Ceph(Emulator):
     def create(self, bucket: str) -> None:
         self.client().create_bucket(Bucket=bucket)
 
-    def at(self, bucket: str) -> Place:
+    def at(self, bucket: str, prefix: str = "p") -> Place:
         options = {"key": "test", "secret": "testtest", "endpoint_url": self.url}
-        return Place(f"s3://{bucket}/p", options, self.kind, self.port)
+        return Place(f"s3://{bucket}/{prefix}", options, self.kind, self.port)
 
     def forget(self, bucket: str, *, last: bool) -> None:
         """Nothing: what is stored is gone with the server."""

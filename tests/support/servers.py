@@ -1,7 +1,8 @@
 """Real storage servers as fixtures: started on first use, ended with the session, also when it is killed.
 
-Use a place: ``def test_x(s3: Place)`` or, over all three object stores, ``remote_place``. Each test gets a
-bucket of its own. Through a proxy that makes faults::
+Use a place: ``def test_x(s3: Place)`` or, over all three object stores, ``remote_place``. Each test gets an
+empty bucket and a prefix of its own in it; the bucket has one name, so that fstx probes it once. Through a
+proxy that makes faults::
 
     def test_lost_answer(s3_faulty: Place, fault_proxy: FaultProxy) -> None:
         fault_proxy.rules(Rule("reset_after", method="PUT", path="/log/", times=1))
@@ -19,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from fstx.stores import probe
 from fstx_conformance.seams.proxy.control import FaultProxy, Rule
 from support.emulators import (
     GCS,
@@ -75,22 +77,22 @@ def sftp_server(
 
 @pytest.fixture
 def s3(s3_server: S3) -> Iterator[Place]:
-    """A fresh bucket on the S3 server."""
-    with s3_server.place() as place:
+    """An empty place on the S3 server."""
+    with s3_server.standing() as place:
         yield place
 
 
 @pytest.fixture
 def gcs(gcs_server: GCS) -> Iterator[Place]:
-    """A fresh bucket on the GCS server."""
-    with gcs_server.place() as place:
+    """An empty place on the GCS server."""
+    with gcs_server.standing() as place:
         yield place
 
 
 @pytest.fixture
 def azure(azure_server: Azure) -> Iterator[Place]:
-    """A fresh container on the Azure server."""
-    with azure_server.place() as place:
+    """An empty place on the Azure server."""
+    with azure_server.standing() as place:
         yield place
 
 
@@ -125,6 +127,14 @@ def _proxies() -> Iterator[Callable[[int, str], FaultProxy]]:
         yield proxy
 
 
+def _unproven(proxy: FaultProxy, *, good: bool) -> None:
+    """What fstx found wanting behind a proxy is found out again; with `good` all that it found."""
+    for place, found in list(probe._found.items()):
+        kept = found.put_new and found.consistent and found.replace_if
+        if f":{proxy.port}" in place and (good or not kept):
+            del probe._found[place]
+
+
 @pytest.fixture
 def proxies(_proxies: Callable[[int, str], FaultProxy]) -> Iterator[Callable[..., FaultProxy]]:
     """From a port (and a name, for more than one) to a proxy in front of it, without rules at first."""
@@ -133,6 +143,7 @@ def proxies(_proxies: Callable[[int, str], FaultProxy]) -> Iterator[Callable[...
     def proxy(port: int, name: str = "") -> FaultProxy:
         found = _proxies(port, f"own-{name}")
         if found not in used:
+            _unproven(found, good=False)
             found.clear()
             used.append(found)
         return found
@@ -162,6 +173,7 @@ def faulty_place(remote_place: Place, proxies: Callable[..., FaultProxy]) -> Pla
 
 def _liar(s3: Place, proxies: Callable[[int, str], FaultProxy], use: str, *rules: Rule) -> Place:
     proxy = proxies(s3.port, use)
+    _unproven(proxy, good=True)
     proxy.clear()
     proxy.rules(*rules)
     return s3.through(proxy)
