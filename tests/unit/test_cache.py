@@ -263,6 +263,26 @@ def test_other_files_are_no_entries(tmp_path: Path) -> None:
     assert cache.get("a") is None
 
 
+@pytest.mark.skipif(os.name == "nt", reason="calls of POSIX")
+def test_what_the_disk_has_lost_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C6: a read error of the disk or a file server is a miss; one of this process is raised."""
+    cache = fstx.cache(tmp_path / "c")
+    cache.put("a", b"one")
+    number = errno.EIO
+
+    def fail(fd: int, into: Any) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "readv", fail)
+        with pytest.warns(CacheWarning, match="can't be read"):
+            assert cache.get("a") is None
+        number = errno.ENOMEM
+        with pytest.raises(OSError, match="memory"):
+            cache.get("a")
+    assert cache.get("a") == b"one"
+
+
 # --- permissions and modes ---------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,27 @@ def test_many_short_writers_keep_the_bound_about() -> None:
     assert 35_000 < most < 50_000
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_forked_writers_keep_the_bound_about(tmp_path: Path) -> None:
+    """A forked process has a place of its own in the sixteenth, not its parent's."""
+    cache = fstx.cache(tmp_path / "c", max_bytes=20_000)
+    cache.put("first", b"x")
+    room = cache._room
+    assert room is not None
+    room._left_bytes = -1000.0  # which no new place is
+    before = (room._left_bytes, room._lock)
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            cache.put("second", b"x")
+            status = int(room._left_bytes < -64 or room._lock is before[1])
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert (room._left_bytes, room._lock) == before
+
+
 def test_a_noted_use_keeps_an_entry_on_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a store notes stand for times of files; notes of entries that are gone go, too."""
     store = MemoryStore(f"c-{uuid.uuid4().hex}")
@@ -198,6 +220,16 @@ def test_a_noted_use_keeps_an_entry_on_a_store(monkeypatch: pytest.MonkeyPatch) 
     assert (0 in cache, 1 in cache) == (True, False)
     cache.clear()
     assert list(store.list("v1/used/")) == []
+
+
+def test_trim_takes_old_leases_of_a_store() -> None:
+    """Holders that died and were never followed leave records; those of a day ago go."""
+    store = MemoryStore(f"c-{uuid.uuid4().hex}")
+    for name in ("a-0", "b-0"):
+        store.put(f"v1/leases/{name}", b"{}")
+    store._fs.store[store._path("v1/leases/a-0")].modified -= timedelta(days=2)
+    assert fstx.Cache(store).trim() == 0
+    assert [info.key for info in store.list("")] == ["v1/leases/b-0"]
 
 
 def test_an_entry_that_is_too_large_is_refused_or_given_back(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from fstx.caching.entries import CorruptError, room_for
 from fstx.caching.leases import BEATS, Beat
 from fstx.caching.places import NOTE_S, StorePlace, Use
 from fstx.ops import LockHandle, Ops
+from fstx.ops._wincrt import plain
 from fstx.stores.local import LocalStore, open_read
 
 _WINDOWS = sys.platform == "win32"
@@ -41,11 +42,11 @@ class LocalPlace(StorePlace):
     def __init__(self, store: LocalStore) -> None:
         super().__init__(store)
         self._entries = os.path.dirname(self.store.path_of("entries/x"))
-        self._locks = os.path.dirname(self.store.path_of("locks/x"))
+        self._locks = os.path.dirname(plain(self.store.path_of("locks/x")))
         self._ops: Ops = seams.around_ops(native_ops())
 
     def where(self, name: str) -> str:
-        return self.store.path_of(f"entries/{name}")
+        return plain(self.store.path_of(f"entries/{name}"))
 
     def read(self, name: str, *, note: bool) -> NDArray[np.uint8]:
         path = os.path.join(self._entries, name)
@@ -113,7 +114,7 @@ class LockTurns:
     ) -> None:
         self._monotonic = monotonic
         self._ops, self._name, self._lease_s = ops, name, lease_s
-        self._path = store.path_of(f"locks/{name}")
+        self._path = plain(store.path_of(f"locks/{name}"))
         self._without_locks = without_locks
         self._instead: Any = None
         self._pause_s = _PAUSE_S

@@ -32,6 +32,7 @@ _ONE_IN = 16
 _TRIES = 6
 _PAUSE_S = 0.05
 _STALE_S = 3600.0
+_DEAD_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +154,13 @@ class StorePlace:
         return found
 
     def tidy(self) -> None:
-        """Take away what killed writers left unseen."""
-        if isinstance(self.store, Tidies):
-            with contextlib.suppress(PermissionError):
+        """Take away what killed writers left unseen, and their leases."""
+        with contextlib.suppress(PermissionError):
+            if isinstance(self.store, Tidies):
                 self.store.tidy(_STALE_S)
+            before_s = time.time() - _DEAD_S  # a living holder's is never that old, by any clock
+            leases = self.store.list("leases/")
+            self.store.delete([i.key for i in leases if 0 < (i.modified_s or 0) < before_s])
 
     def turns(self, name: str, lease_s: float) -> Turns:
         """For one caller that wants to compute an entry."""

@@ -7,6 +7,7 @@ random, so that many short ones look as often as one long one.
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 
@@ -30,6 +31,11 @@ class Room:
     def __init__(self, place: StorePlace, max_bytes: int) -> None:
         self._place, self._max_bytes = place, max_bytes
         self._slack_bytes = max_bytes // _PART
+        self._begin()
+
+    def _begin(self) -> None:
+        """As a new process, also one that was forked: it has its own place in the sixteenth."""
+        self._pid = os.getpid()
         self._left_bytes = random.random() * self._slack_bytes
         self._lock = threading.Lock()
 
@@ -39,6 +45,8 @@ class Room:
 
     def make(self, size_bytes: int) -> None:
         """Before an entry of this size is put."""
+        if self._pid != os.getpid():
+            self._begin()
         self._left_bytes -= size_bytes
         if self._left_bytes < 0 and self._lock.acquire(blocking=False):
             try:
