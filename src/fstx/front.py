@@ -313,7 +313,8 @@ def chunk_writer(
     companions
         Arrays on the same grid of chunks, written from ``extras``: options by name, with ``dtype`` (and
         ``shape``, ``chunks`` where they differ). They lie beside `url` under that name, such as
-        ``"weights.zarr"``.
+        ``"weights.zarr"``. With ``layout="ragged"`` the blocks may have any shape, each its own array of a
+        Zarr group; an empty one is left out.
     check
         Called once, with the transaction, at the first chunk; raising refuses the whole write.
     partial
@@ -334,13 +335,14 @@ def chunk_writer(
     beside: list[str] = []
     for name, given in (companions or {}).items():
         extra = dict(given)
+        inherited = {} if "layout" in extra else options
         others[name], other = stream_of(
             name,
-            layout,
+            extra.pop("layout", layout),
             extra.pop("shape", shape),
             extra.pop("dtype", dtype),
             extra.pop("chunks", chunks),
-            {**options, **extra},
+            {**inherited, **extra},
         )
         beside += other.names
     names = [*plan.names, *beside]

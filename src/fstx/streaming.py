@@ -317,8 +317,10 @@ class ChunkWriter:
                     self._skipped += 1
                 return None
             values = chunk if name is None else (extras or {})[name]
-            grid = self._plans[name].grid
-            shape = tuple(lengths[i] for lengths, i in zip(grid, index, strict=True))
+            plan = self._plans[name]
+            shape = None
+            if not getattr(plan, "ragged", False):
+                shape = tuple(lengths[i] for lengths, i in zip(plan.grid, index, strict=True))
             done[name] = self._sinks[name].write(index, admit(values, shape, stream.spec.dtype))
         return done
 

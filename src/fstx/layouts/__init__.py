@@ -7,7 +7,7 @@ from types import ModuleType
 
 from fstx.errors import UsageError
 
-_MODULES = {"npy": "npy", "vrt": "vrt", "zarr": "zarr3"}
+_MODULES = {"npy": "npy", "ragged": "ragged", "vrt": "vrt", "zarr": "zarr3"}
 _SUFFIXES = {".npy": "npy", ".vrt": "vrt", ".zarr": "zarr"}
 SUFFIXES = tuple(_SUFFIXES)
 

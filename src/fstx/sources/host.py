@@ -76,13 +76,13 @@ def to_host(array: Any) -> Host:
     return array  # type: ignore[no-any-return]
 
 
-def admit(block: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Host:
-    """`block` on the host, proven to be what its array said: `shape` and `dtype`.
+def admit(block: Any, shape: tuple[int, ...] | None, dtype: np.dtype[Any]) -> Host:
+    """`block` on the host, proven to be what its array said: `shape` (None: any) and `dtype`.
 
     A dtype that casts safely is cast; a wrong shape would land in the wrong place and is refused.
     """
     host = to_host(block)
-    if host.shape != shape:
+    if shape is not None and host.shape != shape:
         raise UsageError(
             f"a block has shape {host.shape}, its array announced {shape}; "
             "correct the chunks (dask: map_blocks(..., chunks=...))"
