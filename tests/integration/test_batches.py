@@ -487,3 +487,23 @@ def test_threads_write_batches(tmp_path: Path) -> None:
         list(pool.map(lambda b: job.write(b, make(b.start, b.stop)), list(job)))
     assert ids(url) == list(range(200))
     assert job.report.rows_now == 200
+
+
+def test_this_call_and_all_calls(tmp_path: Path) -> None:
+    """D30: a report has what this call did beside what all calls did, on the way and at the end."""
+    url = tmp_path / "d"
+    generate(url, only=[0, 1])
+    with fstx.batches(url, rows=45, **JOB) as job:
+        for n, batch in enumerate(job):
+            now = job.report
+            assert (now.batches, now.batches_now) == (2 + n, n)
+            assert (now.rows, now.rows_now) == (20 + 10 * n, 10 * n)
+            job.write(batch, make(batch.start, batch.stop))
+    end = job.report
+    assert (end.batches, end.batches_now, end.rows, end.rows_now) == (5, 3, 45, 25)
+    assert end.parts == tuple(f"part-{n:05d}.parquet" for n in range(5))
+    assert end.snapshot is not None
+    assert end.snapshot.paths == 6
+    with fstx.batches(url, rows=50, **JOB) as job:
+        job.write(job.plan[5], make(45, 50))
+    assert (job.report.rows, job.report.rows_now) == (50, 5)
