@@ -165,6 +165,23 @@ def test_an_update_begins_with_the_present_bytes(
 
 
 @pytest.mark.parametrize("kind", ["local", "memory", "tx over local"])
+def test_the_target_may_be_the_file_itself(kind: str, tmp_path: Path) -> None:
+    """A target that is one file is written and updated; names beside it are none of the transaction's."""
+    target = Target(kind, tmp_path)
+    with fstx.begin([target.url("a.nc")], entry="a.nc") as tx, tx.local_path("a.nc") as local:
+        local.write_bytes(b"one")
+    with (
+        fstx.begin([target.url("a.nc")], entry="a.nc") as tx,
+        tx.local_path("a.nc", copy=True, sidecars="stage") as local,
+    ):
+        local.write_bytes(local.read_bytes() + b", two")
+    with fstx.begin([target.url("a.nc")], entry="a.nc") as tx:
+        with tx.local_path("a.nc", copy=True) as local:
+            assert local.read_bytes() == b"one, two"
+        tx.rollback()
+
+
+@pytest.mark.parametrize("kind", ["local", "memory", "tx over local"])
 def test_an_exception_discards_the_file_alone(kind: str, tmp_path: Path, rooms: Path) -> None:
     """The block's exception comes out, the old file stays, and the transaction goes on without the file."""
     target = Target(kind, tmp_path)

@@ -167,6 +167,32 @@ def test_xarray_regions_and_appends_are_one_commit_each(kind: str, tmp_path: Pat
     np.testing.assert_array_equal(found["t2m"].values[:, 0], wanted)
 
 
+@pytest.mark.parametrize("kind", ["local", "tx over local"])
+def test_an_array_of_a_group_is_written_alone(kind: str, tmp_path: Path) -> None:
+    """G2: a variable that xarray made is written into by name, lazily, and once for an id."""
+    url = Target(kind, tmp_path).url("cube.zarr")
+    if kind == "local":
+        _days(0, 8).to_zarr(url, consolidated=False, encoding={"t2m": {"chunks": (4, 6)}})
+    else:
+        _create(url)
+    how: dict[str, Any] = {"layout": "zarr", "require": "RECOVERABLE"}
+    if kind != "local":  # there what remembers the id would lie in the group, and zarr warns of it
+        how["id"] = "part"
+    part = _days(4, 4, 100.0)["t2m"]
+    where = {"time": slice(4, 8)}
+    task = fstx.write(part, f"{url}/t2m", region=where, compute=False, **how)
+    assert float(xr.open_zarr(url, consolidated=False)["t2m"][4, 0]) == 4
+    assert task.compute().paths == 1
+    assert float(xr.open_zarr(url, consolidated=False)["t2m"][4, 0]) == 104
+    if "id" in how:
+        again = fstx.write(part * 0, f"{url}/t2m", region=where, **how)
+        assert again.reason == "committed before"
+    found = xr.open_zarr(url, consolidated=False)["t2m"].values[:, 0]
+    assert found.tolist() == [0, 1, 2, 3, 104, 105, 106, 107]
+    with pytest.raises(UsageError, match="is a Zarr group"):
+        fstx.write(part, url, region=where, **how)
+
+
 def _filesystem(url: str) -> Any:
     import fsspec
 

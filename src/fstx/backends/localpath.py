@@ -28,6 +28,9 @@ _BLOCK_BYTES = 8 << 20
 _UNWRITTEN = ("-wal", "-journal")  # SQLite: content that the file itself doesn't have yet
 _DERIVED = (".aux.xml", ".ovr", ".msk")  # GDAL: made from the file, wrong for another one
 _NEVER = ("-shm",)  # SQLite: one machine's memory
+_ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PathError)
+"""No such file, or a path that can't be one: too long, or in none of the targets."""
+
 _LOCK, _PREFIX = ".lock", "fstx-room-"
 
 
@@ -126,7 +129,7 @@ class LocalPaths(ABC):
         self._download(path, file)
         for end in _UNWRITTEN + _DERIVED:
             if sidecars == "stage":
-                with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                with contextlib.suppress(*_ABSENT):
                     self._download(path + end, file.with_name(file.name + end))
             elif end in _UNWRITTEN and sidecars == "refuse" and self._begins(path + end):
                 raise UsageError(
@@ -137,7 +140,7 @@ class LocalPaths(ABC):
     def _begins(self, path: str) -> bool:
         try:
             return bool(self.read(path, 0, 1))
-        except (FileNotFoundError, IsADirectoryError):
+        except _ABSENT:
             return False
 
     def _download(self, path: str, file: Path) -> None:
@@ -178,7 +181,7 @@ class LocalPaths(ABC):
             return False
         try:
             self.read(path, 0, 0)
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PathError):
+        except _ABSENT:
             return False
         return True
 

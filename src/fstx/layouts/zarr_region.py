@@ -28,11 +28,6 @@ class RegionPlan(ZarrPlan):
     region: Slices = ()
     grows: bool = False
 
-    @property
-    def entry(self) -> str | None:
-        """The document, where it changes: until then no reader asks for what was appended."""
-        return self.document if self.grows else None
-
     def place(self, index: Index) -> Slices:
         """Elements of block `index` in the whole array."""
         return tuple(
