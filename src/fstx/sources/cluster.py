@@ -41,6 +41,7 @@ def run_on_cluster(
         failures = Failures()
         try:
             graph = here.persist(records(task))
+            name = graph.name
             futures = distributed.futures_of(graph)
             del graph
             finished = distributed.as_completed(futures, with_results=True, raise_errors=False)

@@ -195,16 +195,18 @@ def _records(
     from dask.core import flatten
 
     if only is None:
-        return _Records(graph.dask, list(flatten(graph.__dask_keys__())))
-    return _Records(graph.dask, [(name, *index) for index in sorted(only)], some=True)
+        return _Records(graph.dask, list(flatten(graph.__dask_keys__())), graph.name)
+    # dask before 2025.5 puts a hash behind the name that it is given
+    return _Records(graph.dask, [(graph.name, *i) for i in sorted(only)], graph.name, some=True)
 
 
 class _Records:
     """Blocks of an array as a collection of dask's: what `persist` takes; `some`: not all of `graph`."""
 
-    def __init__(self, graph: Any, keys: list[Any], *, some: bool = False) -> None:
+    def __init__(self, graph: Any, keys: list[Any], name: str, *, some: bool = False) -> None:
         self.graph = graph
         self.keys = keys
+        self.name = name
         self.some = some
 
     def __dask_graph__(self) -> Any:
@@ -220,14 +222,14 @@ class _Records:
         return optimize(graph, keys, **options)
 
     def __dask_postpersist__(self) -> Any:
-        return _persisted, (self.keys,)
+        return _persisted, (self.keys, self.name)
 
     def __dask_postcompute__(self) -> Any:
         return list, ()
 
 
-def _persisted(graph: Any, keys: list[Any], *, rename: Any = None) -> _Records:
-    return _Records(graph, keys)
+def _persisted(graph: Any, keys: list[Any], name: str, *, rename: Any = None) -> _Records:
+    return _Records(graph, keys, name)
 
 
 def _run_local(
@@ -258,7 +260,7 @@ def _run_local(
                 pool = SettlingPool(
                     inner,
                     failures,
-                    name,
+                    graph.name,
                     owned=owned,
                     progress=told.progress if remote else None,
                     landed=told.landed if remote else None,
