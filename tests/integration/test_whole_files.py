@@ -333,6 +333,25 @@ def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
     assert tree(tmp_path / "out") == {}
 
 
+@pytest.mark.parametrize("kind", ["local", "memory", "tx over local"])
+def test_a_unit_of_a_job_keeps_such_a_file(kind: str, tmp_path: Path, rooms: Path) -> None:
+    """H9: what a library wrote in a unit is kept with it, and published by the run that goes on."""
+    target = Target(kind, tmp_path / "place")
+    target.folder.mkdir()
+    how: dict[str, Any] = {"resume": "if_possible", "fingerprint": {"n": 1}}
+    with pytest.raises(ZeroDivisionError), fstx.begin(target.url("out"), **how) as tx:
+        with tx.unit("one") as unit, unit.local_path("a.h5") as local:
+            _h5py(local)
+        raise ZeroDivisionError
+    with fstx.begin(target.url("out"), **how) as tx:
+        assert list(tx.remaining(["one"])) == []
+        with tx.local_path("b.nc") as local:
+            _netcdf(local)
+    found = target.fetch(tmp_path / "copy") / "out"
+    assert [_values(found / name) for name in ("a.h5", "b.nc")] == [VALUES.tolist()] * 2
+    assert not list(rooms.iterdir())
+
+
 CHILD = textwrap.dedent(
     """
     import os, signal, sqlite3, sys

@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, get_args, runtime_checkable
@@ -108,8 +108,7 @@ class LocalPaths(ABC):
         StorageError
             Storage failed; only `rollback` is left.
         """
-        if sidecars not in get_args(Sidecars):
-            raise UsageError(f"sidecars={sidecars!r}; it is one of {', '.join(get_args(Sidecars))}")
+        check_sidecars(sidecars)
         with self._storage(f"staging {path!r}"):
             self._before_staging(path)
             stager = self.stager()
@@ -160,13 +159,7 @@ class LocalPaths(ABC):
                 receipt = stager.take(path, str(file), publisher=self._ranks_last(path, publisher))
             self.adopt([receipt])
             return
-        with (
-            _local(path, file),
-            file.open("rb") as source,
-            self.open(path, publisher=publisher) as target,
-        ):
-            while block := source.read(_BLOCK_BYTES):
-                target.write(block)
+        _stream(self.open, path, file, publisher)
 
     def _drop_old(self, path: str, found: list[str]) -> None:
         """What described the replaced file, or was going to change it, must not meet the new one."""
@@ -184,6 +177,39 @@ class LocalPaths(ABC):
         except _ABSENT:
             return False
         return True
+
+
+@contextmanager
+def streamed(
+    opening: Callable[[str], AbstractContextManager[StagedFile]],
+    path: str,
+    *,
+    sidecars: Sidecars = "refuse",
+) -> Iterator[Path]:
+    """A local path, of which the file goes to ``opening(path)`` when the block ends.
+
+    For those who stage without a transaction at hand: units of a job, workers with a stager.
+    """
+    check_sidecars(sidecars)
+    with _elsewhere(path) as room:
+        file = Path(room, path.rpartition("/")[2])
+        yield file
+        for name in _written(path, file, sidecars):
+            _stream(opening, _beside(path, name), file.with_name(name))
+        _stream(opening, path, file)
+
+
+def check_sidecars(value: object) -> None:
+    """Raise `UsageError` unless `value` is a way to treat sidecars."""
+    if value not in get_args(Sidecars):
+        raise UsageError(f"sidecars={value!r}; it is one of {', '.join(get_args(Sidecars))}")
+
+
+def _stream(opening: Callable[..., Any], path: str, file: Path, publisher: bool = False) -> None:
+    how = {"publisher": True} if publisher else {}
+    with _local(path, file), file.open("rb") as source, opening(path, **how) as target:
+        while block := source.read(_BLOCK_BYTES):
+            target.write(block)
 
 
 def _beside(path: str, name: str) -> str:
@@ -313,4 +339,4 @@ def _sweep(folder: str) -> None:
                     lock.release()
 
 
-__all__ = ["LocalPaths", "Room"]
+__all__ = ["LocalPaths", "Room", "streamed"]

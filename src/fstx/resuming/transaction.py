@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,7 +28,7 @@ from fstx.resuming.checking import missing
 from fstx.resuming.units import Kept, Unit, UnitId, encode_unit, id_text
 from fstx.resuming.unitwriter import UnitWriter
 from fstx.state.entries import checksum
-from fstx.types import Buffer, Data, Guarantee, Snapshot, StagedObject
+from fstx.types import Buffer, Data, Guarantee, Sidecars, Snapshot, StagedObject
 
 _THREADS = 8
 _READ_BYTES = 8 << 20
@@ -277,6 +278,19 @@ class ResumableTransaction:
         """A writer of one object that belongs to no unit."""
         self._not_of_a_unit(path)
         return self._inner.open(path, publisher=publisher)
+
+    def local_path(
+        self,
+        path: str,
+        /,
+        *,
+        copy: bool = False,
+        sidecars: Sidecars = "refuse",
+        publisher: bool = False,
+    ) -> AbstractContextManager[Path]:
+        """A local path for a library that writes one file by itself, which belongs to no unit."""
+        self._not_of_a_unit(path)
+        return self._inner.local_path(path, copy=copy, sidecars=sidecars, publisher=publisher)
 
     def stager(self) -> Stager:
         """A handle for workers, for objects that belong to no unit; see `unit_stager`."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
+from fstx.backends.localpath import streamed
 from fstx.protocol import StagedFile, Stager
 from fstx.resuming.summing import SummedFile
 from fstx.state.entries import checksum
-from fstx.types import Data, StagedObject
+from fstx.types import Data, Sidecars, StagedObject
 
 
 class UnitWriter:
@@ -44,6 +46,13 @@ class UnitWriter:
             summed = SummedFile(file)
             yield summed
         self._kept[path] = (summed.receipt, str(summed.sum))
+
+    def local_path(
+        self, path: str, /, *, sidecars: Sidecars = "refuse"
+    ) -> AbstractContextManager[Path]:
+        """A local path for a library that writes one file of this unit itself; see `Transaction`."""
+        self._check(path)
+        return streamed(self.open, path, sidecars=sidecars)
 
     @property
     def objects(self) -> tuple[tuple[StagedObject, str], ...]:
