@@ -19,11 +19,11 @@ REQUIRED = [
     *(f"B{n}" for n in range(1, 19)),
     *(f"C{n}" for n in range(1, 15)),
     *(f"D{n}" for n in (*range(4, 13), *range(20, 25), *range(30, 33))),
-    *(f"E{n}" for n in (*range(1, 15), 17)),
-    *(f"F{n}" for n in range(1, 25) if n != 20),
+    *(f"E{n}" for n in range(1, 18)),
+    *(f"F{n}" for n in range(1, 25)),
     *(f"G{n}" for n in range(1, 7)),
     *(f"H{n}" for n in range(1, 11)),
-    *(f"I{n}" for n in range(1, 11)),
+    *(f"I{n}" for n in range(1, 12)),
     *("real", "bands", "urls", "paths", "parents", "space", "kinds"),
 ]
 

@@ -91,3 +91,26 @@ def test_main_pages_have_examples() -> None:
     """Protects the runner from finding nothing."""
     ran = {p.name for p in PAGES if any(kind in RUN for kind, _ in _blocks(p))}
     assert {"README.md", "first-transaction.md", "write-a-dem.md", "cli.md"} <= ran
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "write-a-mosaic-safely.md",
+        "share-a-cache.md",
+        "resume-a-killed-job.md",
+        "write-tiles-in-threads.md",
+        "stream-chunks.md",
+        "write-from-a-cluster.md",
+    ],
+)
+def test_pages_show_code_before_and_after(name: str) -> None:
+    """I11: pages that compare run both: the code without the library, and the one with it."""
+    text = (ROOT / "docs" / "how-to" / name).read_text(encoding="utf-8")
+    before, found, after = text.partition("## After")
+    assert found
+    _, found, before = before.partition("## Before")
+    assert found
+    assert "```python" in before
+    assert "fstx." not in "".join(code for kind, code in BLOCK.findall(before))
+    assert "fstx." in "".join(code for kind, code in BLOCK.findall(after))
