@@ -10,18 +10,23 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from fstx import seams
 from fstx.types import Capability
 from fstx_conformance.results import Failure
+from fstx_conformance.sampling import Sample, pick
 from fstx_conformance.scenes import SCENES, Scene
 from fstx_conformance.schedule import Fault, Schedule
 from fstx_conformance.subjects.base import Room, Subject
 from fstx_conformance.trial import Trial, run_trial
 
 _BUDGET = {"quick": 36, "standard": 1200, "exhaustive": 1_000_000}
+_DEAR = 10.0  # from this cost on a case has few trials, and says of how many
+_DEAR_BUDGET = {"quick": 160, "standard": 480, "exhaustive": 1_000_000_000}
 _EPOCH_NS = 1_700_000_000_000_000_000  # where the time that names carry begins
 _KEPT = 5  # failures that are told with all details
+_quiet: WeakKeyDictionary[Subject, dict[tuple[object, ...], Trial]] = WeakKeyDictionary()
 
 
 class NotApplicable(Exception):  # noqa: N818 - no error: a verdict
@@ -71,11 +76,11 @@ class Lab:
     fired: Counter[str] = field(default_factory=Counter)
     broken: Counter[Capability] = field(default_factory=Counter)
     kept: set[Capability] = field(default_factory=set)  # promises that a trial held up
+    sample: Sample = field(default_factory=Sample)
 
     def __post_init__(self) -> None:
         self.rng = random.Random(f"{self.seed} {self.case}")
         self._leftovers = False
-        self._quiet: dict[tuple[str, Fault | None], Trial] = {}
 
     # --- places --------------------------------------------------------------------------------------
 
@@ -114,10 +119,23 @@ class Lab:
         return [s for s in listed if self.profile in s.profiles]
 
     @property
+    def dear(self) -> bool:
+        """Whether a trial takes so much here that a case has few."""
+        return self.subject.cost >= _DEAR and self.profile != "exhaustive"
+
+    @property
     def budget(self) -> int:
-        """About how many trials the case may make."""
+        """About how many trials the case may make; counted, not measured, so that runs can be repeated."""
+        if self.dear:
+            return max(2, int(_DEAR_BUDGET[self.profile] / self.subject.cost))
         least = 4 if self.profile == "quick" else 12
         return max(least, int(_BUDGET[self.profile] / self.subject.cost))
+
+    def trials(self, share: float = 1.0, least: int = 2, parts: int = 1) -> int:
+        """How many trials a part of the case may make: a share; of a dear one the budget by the `parts`."""
+        if self.dear:
+            return max(1, self.budget // parts)
+        return max(least, int(self.budget * share))
 
     # --- what is found -------------------------------------------------------------------------------
 
@@ -246,22 +264,25 @@ class Lab:
         first: Fault | None = None,
         hooks: dict[str, Any] | None = None,
         share: float = 1.0,
+        parts: int = 1,
         leftovers: bool = False,
     ) -> None:
         """Each action at call number k, k = 1, 2, ... until a run ends without the fault.
 
-        Where the budget does not allow all, numbers are left out evenly, from a start drawn by the seed; but
-        not those of calls by which what readers find becomes another.
-        `first`: a fault that comes before, so that the swept one meets a recovery.
+        Where the budget does not allow all, numbers are left out evenly, as the seed says; but not the first,
+        the last, and those of calls by which what readers find becomes another. `sample` says how many were
+        tried. `first`: a fault that comes before, so that the swept one meets a recovery.
         """
         if self.replay is not None:
             for scene in scenes:
                 self.trial(scene, self.replay, hooks=hooks, leftovers=leftovers)
             return
         self._leftovers = leftovers
-        pairs, each = self._chosen(scenes, actions, max(4, int(self.budget * share)))
-        for scene, action in pairs:
-            self._sweep_one(scene, action, op, sticky, agent, first, hooks, each)
+        trials = self.trials(share, 4, parts)
+        pairs, each = self._chosen(scenes, actions, trials)
+        self.sample.of += len(scenes) * len(actions)
+        for turn, (scene, action) in enumerate(pairs):
+            self._sweep_one(scene, action, op, sticky, agent, first, hooks, each, turn)
 
     def _chosen(
         self, scenes: Sequence[Scene], actions: Sequence[str], trials: int
@@ -277,7 +298,7 @@ class Lab:
             turns = [(drawn[i % len(drawn)], a) for i, a in enumerate(actions)]
             others = [p for p in pairs if p not in turns]
             pairs = turns + self.rng.sample(others, most - len(turns))
-        return pairs, max(2, trials // max(1, len(pairs)))
+        return pairs, max(1 if self.dear else 2, trials // max(1, len(pairs)))
 
     def _sweep_one(
         self,
@@ -289,13 +310,16 @@ class Lab:
         first: Fault | None,
         hooks: dict[str, Any] | None,
         each: int,
+        turn: int,
     ) -> None:
         count, moments = self._numbers(scene, op, agent, first, hooks)
+        ends = [1, count]
         some = self._some(moments, (each + 1) // 2)
-        step = max(1, -(-count // max(1, each - len(some))))
-        start = 1 + self.rng.randrange(step)
-        numbers = {*range(start, count + step, step), *some}
-        for k in sorted(numbers):
+        numbers = pick(count, each, [*ends, *some] if turn % 2 else [*some, *ends], self.rng)
+        if each > count and agent == "writer":
+            numbers.append(count + 1)  # the end of a sweep: nothing is there to go wrong
+        tried = 0
+        for k in numbers:
             fault = Fault(op, k, action, agent=agent, sticky=sticky)
             faults = (first, fault) if first is not None else (fault,)
             found = self.trial(
@@ -303,6 +327,8 @@ class Lab:
             )
             if not found.fired[action] and agent == "writer":
                 break
+            tried += bool(found.fired[action])
+        self.sample.add(tried, count)
 
     def _some(self, moments: dict[int, bool], limit: int) -> list[int]:
         """The moments that must not be, and as many of the others as the limit allows."""
@@ -311,16 +337,45 @@ class Lab:
         self.rng.shuffle(rest)
         return bad + rest[: max(0, limit - len(bad))]
 
-    def _count(
+    def quiet(
         self,
-        scene: Scene,
-        op: str,
-        agent: str,
-        first: Fault | None,
-        hooks: dict[str, Any] | None,
-    ) -> int:
+        name: str,
+        run: Callable[[Room, Schedule], Trial],
+        first: tuple[Fault, ...] = (),
+    ) -> Trial:
+        """The run without what a sweep adds; made once for a subject, whatever case asks."""
+        kind = getattr(getattr(run, "func", run), "__qualname__", "")
+        key = (kind, name, first, self.seed)
+        known = _quiet.setdefault(self.subject, {})
+        if key not in known:
+            found = self.experiment(name, Schedule(first, self.seed), run)
+            if not found.problems:
+                known[key] = found
+            return found
+        found = known[key]
+        self.seen.update(found.told)
+        self.fired.update(found.fired)
+        self._keep(found)
+        return found
+
+    def undisturbed(
+        self, scene: Scene, first: Fault | None = None, hooks: dict[str, Any] | None = None
+    ) -> Trial:
+        """A trial of a scene without faults but the `first`; as `quiet`."""
+        faults = () if first is None else (first,)
+        leftovers = self._leftovers
+
+        def run(room: Room, told: Schedule) -> Trial:
+            watch = first is None
+            return run_trial(room, scene, told, hooks=hooks, leftovers=leftovers, watch=watch)
+
+        if hooks is None:
+            return self.quiet(scene.name, run, faults)
+        return self.experiment(scene.name, Schedule(faults, self.seed), run)
+
+    def _count(self, scene: Scene, op: str, agent: str) -> int:
         """How many calls a run of the scene makes that `op` means."""
-        return self._numbers(scene, op, agent, first, hooks)[0]
+        return self._numbers(scene, op, agent, None, None)[0]
 
     def _numbers(
         self,
@@ -331,17 +386,7 @@ class Lab:
         hooks: dict[str, Any] | None,
     ) -> tuple[int, dict[int, bool]]:
         """How many calls of a run `op` means, and the numbers of those about which readers' finds change."""
-        faults = () if first is None else (first,)
-        known = (scene.name, first)
-        if known not in self._quiet or hooks is not None:
-            self._quiet[known] = self.trial(
-                scene,
-                Schedule(faults, self.seed),
-                hooks=hooks,
-                leftovers=self._leftovers,
-                watch=first is None,
-            )
-        quiet = self._quiet[known]
+        quiet = self.undisturbed(scene, first, hooks)
         names = quiet.calls.get(agent, [])
         probe = Fault(op, 1, "fail", agent=agent)
         meant = [

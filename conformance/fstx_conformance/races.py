@@ -26,11 +26,12 @@ from fstx.paths import is_below
 from fstx.types import Capability, Mode, OutcomeState
 from fstx_conformance.injector import Injector, Killed
 from fstx_conformance.lab import Lab
+from fstx_conformance.sampling import divided, pick
 from fstx_conformance.scenes import FRESH, Scene, stage_all
 from fstx_conformance.schedule import Fault, Schedule
 from fstx_conformance.subjects.base import Process, Room, Tree
 from fstx_conformance.trial import Trial, diff
-from fstx_conformance.turns import Turns, step, switches
+from fstx_conformance.turns import Turns, interleavings, step, switches
 
 LANDED = ("committed", "pending")
 
@@ -284,6 +285,9 @@ def _settle(room: Room, trial: Trial, parts: list[Part]) -> None:
 def races(lab: Lab, listed: Iterable[Race], share: float = 1.0) -> None:
     """All interleavings with at most two switches, or as many as the budget allows."""
     listed = list(listed)
+    lab.sample.of += 0 if lab.replay else len(listed)
+    if lab.dear and lab.replay is None:
+        listed = divided(listed, lab.budget, 4, lab.rng)
     total = sum(race.seconds for race in listed)
     for race in listed:
         if lab.replay is not None:
@@ -293,45 +297,67 @@ def races(lab: Lab, listed: Iterable[Race], share: float = 1.0) -> None:
         quiet = lab.experiment(race.name, Schedule(seed=lab.seed), partial(_run, race))
         counts = {w.name: len(quiet.calls[w.name]) for w in race.writers}
         limit = max(4, int(lab.budget * share * race.seconds / total))
+        if lab.dear:
+            limit = max(1, lab.budget // len(listed) - 2)
         meeting = (Fault("step", 3, "switch", agent=race.writers[0].name),)  # all is staged
         lab.experiment(race.name, Schedule(meeting, lab.seed), partial(_run, race))
+        tried = 2
         for faults in switches(counts, limit, lab.rng.random()):
             lab.experiment(race.name, Schedule(faults, lab.seed), partial(_run, race))
+            tried += 1
+        lab.sample.add(tried, interleavings(counts))
     if not lab.failures:
         lab.kept.add(Capability.CONFLICT_DETECTED)
 
 
-def at_each_call(
-    lab: Lab,
-    name: str,
-    run: Callable[[Room, Schedule], Trial],
-    faults: Callable[[int], tuple[Fault, ...]],
-    *,
-    limit: int,
-    agent: str = "writer",
-    op: str = "*",
-    first: tuple[Fault, ...] = (),
-) -> None:
-    """Something at each call of an agent, or at `limit` of them, spread evenly, and where the log decides.
+@dataclass(frozen=True)
+class Calls:
+    """Something at each call of an agent in a kind of run; `first`: what has happened before.
 
-    `first`: what has happened before; calls up to that are left out.
+    Calls up to what `first` hits are left out.
+    """
+
+    name: str
+    run: Callable[[Room, Schedule], Trial]
+    faults: Callable[[int], tuple[Fault, ...]]
+    agent: str = "writer"
+    op: str = "*"
+    first: tuple[Fault, ...] = ()
+
+
+def at_each_call(lab: Lab, sweeps: Sequence[Calls], limit: int) -> None:
+    """Each sweep at each call, or at `limit` of them: spread evenly, and where the log decides.
+
+    On a dear storage `limit` is for all sweeps together, and some are left out where it is small.
     """
     if lab.replay is not None:
-        if lab.replay.scene in ("", name):
-            lab.experiment(name, lab.replay, run)
+        named = {s.name: s for s in sweeps if lab.replay.scene in ("", s.name)}
+        for sweep in named.values():
+            lab.experiment(sweep.name, lab.replay, sweep.run)
         return
-    quiet = lab.experiment(name, Schedule(first, lab.seed), run)
-    probe = Fault(op, 1, "fail", agent=agent)
-    calls = [c for c in quiet.calls.get(agent, []) if probe.matches(agent, *c)]
+    lab.sample.of += len(sweeps)
+    if lab.dear:
+        sweeps = divided(sweeps, limit, 2, lab.rng)
+        limit = max(1, limit // len(sweeps))
+    for turn, sweep in enumerate(sweeps):
+        _at_each_call(lab, sweep, limit, turn)
+
+
+def _at_each_call(lab: Lab, sweep: Calls, limit: int, turn: int) -> None:
+    quiet = lab.quiet(sweep.name, sweep.run, sweep.first)
+    probe = Fault(sweep.op, 1, "fail", agent=sweep.agent)
+    calls = [c for c in quiet.calls.get(sweep.agent, []) if probe.matches(sweep.agent, *c)]
     begin = 1
-    for fault in first:
-        begin += next((i for i, c in enumerate(calls) if fault.matches(agent, *c)), 0) + 1
+    for fault in sweep.first:
+        begin += next((i for i, c in enumerate(calls) if fault.matches(sweep.agent, *c)), 0) + 1
     count = len(calls) - begin + 1
-    some = min(count, limit)
-    chosen = {begin + int((n + lab.rng.random()) * count / some) for n in range(some)}
-    decides = [k for k, (_, key, _) in enumerate(calls, 1) if key.startswith("log/") and k >= begin]
-    for k in sorted(chosen.union(decides[-1:])):
-        lab.experiment(name, Schedule(faults(k), lab.seed), run)
+    decides = [k for k, c in enumerate(calls, 1) if c[1].startswith("log/") and k >= begin][-1:]
+    musts = [k - begin + 1 for k in decides]
+    chosen = pick(count, limit, [1, *musts, count] if turn % 2 else [*musts, 1, count], lab.rng)
+    for k in chosen:
+        faults = sweep.faults(k + begin - 1)
+        lab.experiment(sweep.name, Schedule(faults, lab.seed), sweep.run)
+    lab.sample.add(len(chosen), max(0, count))
 
 
 def _run(race: Race, room: Room, schedule: Schedule) -> Trial:
@@ -340,6 +366,7 @@ def _run(race: Race, room: Room, schedule: Schedule) -> Trial:
 
 __all__ = [
     "LANDED",
+    "Calls",
     "Fault",
     "Part",
     "Race",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fstx.errors import UsageError
+from fstx_conformance.sampling import Sample
 
 SCHEMA = 1
 
@@ -67,6 +68,7 @@ class CaseResult:
     fired: tuple[tuple[str, int], ...] = ()  # action and how often it happened
     seen: tuple[tuple[str, int], ...] = ()  # commit, abort, conflict, unknown: how often
     seconds: float = 0.0
+    sample: Sample | None = None  # how much of what could be tried was; None: nothing was swept
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,14 @@ def _case(told: dict[str, Any]) -> CaseResult:
         fired=tuple((_text(a), int(n)) for a, n in told.get("fired", ())),
         seen=tuple((_text(a), int(n)) for a, n in told.get("seen", ())),
         seconds=float(told.get("seconds", 0)),
+        sample=_sample(told.get("sample")),
     )
+
+
+def _sample(told: dict[str, Any] | None) -> Sample | None:
+    if told is None:
+        return None
+    return Sample(*(int(told[name]) for name in ("tried", "points", "sweeps", "of")))
 
 
 def _failure(told: dict[str, Any]) -> Failure:

@@ -204,6 +204,7 @@ def _run_case(case: Case, lab: Lab) -> CaseResult:
         fired=tuple(sorted(lab.fired.items())),
         seen=tuple(sorted(lab.seen.items())),
         seconds=round(time.monotonic() - started, 2),
+        sample=lab.sample if lab.sample.of else None,
     )
 
 

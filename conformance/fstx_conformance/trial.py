@@ -69,10 +69,17 @@ class Trial:
 def prepare(room: Room, scene: Scene) -> Guarantee:
     """The old tree is there; what is promised to a transaction of the scene."""
     if scene.old:
-        with room.begin(mode="create", entry=scene.index) as tx:
-            stage_all(scene.old)(tx)
-    backend = room.open()
-    return backend.guarantee(mode=scene.mode, durability="data", entry=scene.index)
+        room.lay(scene.old, scene.index)
+    asked = (scene.mode, scene.index, bool(scene.old))
+    if room.promises is None:
+        return _promised(room, scene)
+    if asked not in room.promises:
+        room.promises[asked] = _promised(room, scene)
+    return room.promises[asked]
+
+
+def _promised(room: Room, scene: Scene) -> Guarantee:
+    return room.open().guarantee(mode=scene.mode, durability="data", entry=scene.index)
 
 
 def perform(room: Room, scene: Scene, process: Injector, trial: Trial) -> Told:
@@ -138,16 +145,19 @@ def _go(room: Room, trial: Trial, process: Injector, promised: Guarantee, leftov
         trial.history.add(f"writer: told {told.word}")
         error, told.error = told.error, None
         del error
+        calls = -1
         if told.word not in ("died", "interrupted") and not process.dead:
             look(room, trial, told, promised, "at once")
+            calls = process.calls
     process.die()  # whatever it still wants to do, it is over
     gc.collect()
     _note(trial, process)
-    look(room, trial, told, promised, "when the process is gone")
+    if process.calls != calls or room.promises is None:
+        look(room, trial, told, promised, "when the process is gone")
     if process.deliver():
         look(room, trial, told, promised, "after late requests")
-    settle(room, trial, told, promised)
-    afterwards(room, trial, told, leftovers=leftovers)
+    tree = settle(room, trial, told, promised)
+    afterwards(room, trial, told, leftovers=leftovers, before=tree)
 
 
 def _watch(room: Room, trial: Trial, process: Injector, promised: Guarantee) -> None:
@@ -227,8 +237,8 @@ def mixed(tree: Tree, scene: Scene, promised: Guarantee) -> tuple[str, Capabilit
 # --- recovery ------------------------------------------------------------------------------------------
 
 
-def settle(room: Room, trial: Trial, told: Told, promised: Guarantee) -> None:
-    """Recover, with the faults that the schedule has for it, until a recovery is not disturbed."""
+def settle(room: Room, trial: Trial, told: Told, promised: Guarantee) -> Tree:
+    """What readers find after a recovery; the first meets the faults that the schedule has for it."""
     scene = trial.scene
     for turn in range(_RECOVERIES):
         faults = trial.schedule.faults if turn == 0 else ()
@@ -260,6 +270,7 @@ def settle(room: Room, trial: Trial, told: Told, promised: Guarantee) -> None:
         )
     elif told.txid is not None:
         _ask(room, trial, told, tree)
+    return tree
 
 
 def _recover(room: Room, trial: Trial, process: Injector) -> bool:
@@ -296,11 +307,14 @@ def _ask(room: Room, trial: Trial, told: Told, tree: Tree) -> None:
 # --- afterwards ------------------------------------------------------------------------------------------
 
 
-def afterwards(room: Room, trial: Trial, told: Told, *, leftovers: bool) -> None:
-    """The place works again, and holds nothing that nobody needs."""
+def afterwards(
+    room: Room, trial: Trial, told: Told, *, leftovers: bool, before: Tree | None = None
+) -> None:
+    """The place works again, and holds nothing that nobody needs. `before`: what readers find now."""
     if trial.problems:
         return
-    before = room.read()
+    if before is None:
+        before = room.read()
     if leftovers:
         left = room.leftovers()
         if left:

@@ -224,6 +224,12 @@ def _nothing() -> None:
     return None
 
 
+def interleavings(counts: dict[str, int]) -> int:
+    """How many schedules `switches` has without a limit, and one without any switch."""
+    first, *others = counts.values()
+    return 1 + first * (1 + (others[0] if others else 0))
+
+
 def switches(counts: dict[str, int], limit: int, start: float = 0.0) -> Iterator[tuple[Fault, ...]]:
     """Schedules with one or two switches of agents that make so many calls each.
 
@@ -256,4 +262,13 @@ def switches(counts: dict[str, int], limit: int, start: float = 0.0) -> Iterator
         )
 
 
-__all__ = ["Agent", "HangError", "Turns", "elsewhere", "in_order", "step", "switches"]
+__all__ = [
+    "Agent",
+    "HangError",
+    "Turns",
+    "elsewhere",
+    "in_order",
+    "interleavings",
+    "step",
+    "switches",
+]

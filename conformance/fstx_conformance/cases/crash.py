@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from fstx_conformance.cases import case
 from fstx_conformance.lab import Lab
 from fstx_conformance.results import Level
+from fstx_conformance.scenes import Scene
 from fstx_conformance.schedule import Fault
 
 _SEAMS = ("ops", "store", "files")
@@ -53,14 +56,34 @@ def kill_in_recovery(lab: Lab) -> None:
         lab.sweep(lab.scenes(), ["kill"])
         return
     scenes = lab.scenes("update", "replace", "index", "create")
+    deaths = {"quick": 3 * len(scenes), "standard": 12 * len(scenes)}
+    firsts = list(_some_with_work(lab, scenes) if lab.dear else _spread(lab, scenes, deaths))
+    for scene, first in firsts:
+        parts = len(firsts)
+        lab.sweep([scene], ["kill"], agent="recoverer", first=first, share=1 / parts, parts=parts)
+
+
+def _spread(lab: Lab, scenes: list[Scene], deaths: dict[str, int]) -> Iterator[tuple[Scene, Fault]]:
+    """Each scene, killed at calls that are spread evenly over it."""
     for scene in scenes:
-        count = lab._count(scene, "+", "writer", None, None)
-        most = {"quick": 3 if lab.subject.cost < 10 else 1, "standard": 12}.get(lab.profile, count)
-        step = max(1, count // most)
+        count = lab._count(scene, "+", "writer")
+        step = max(1, count // (deaths.get(lab.profile, count * len(scenes)) // len(scenes)))
         for k in range(1 + lab.rng.randrange(step), count + 1, step):
-            first = Fault("+", k, "kill-after")
-            share = 1 / (len(scenes) * most)
-            lab.sweep([scene], ["kill"], agent="recoverer", first=first, share=share)
+            yield scene, Fault("+", k, "kill-after")
+
+
+def _some_with_work(lab: Lab, scenes: list[Scene]) -> Iterator[tuple[Scene, Fault]]:
+    """Few kills, in scenes that the seed draws, of which a recovery has something to do."""
+    most = 1 if lab.profile == "quick" else 3
+    for scene in lab.rng.sample(scenes, len(scenes)):
+        count, moments = lab._numbers(scene, "+", "writer", None, None)
+        first = Fault("+", max(1, min(moments, default=count) - 1), "kill-after")
+        found = lab.undisturbed(scene, first)
+        if most and any(changing for _, _, changing in found.calls.get("recoverer", ())):
+            most -= 1
+            yield scene, first
+        if not most:
+            return
 
 
 @case(

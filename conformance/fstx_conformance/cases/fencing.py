@@ -9,11 +9,12 @@ from fstx_conformance.cases import case
 from fstx_conformance.collecting import MEETINGS, Meeting, meet
 from fstx_conformance.fences import Fence, run_fence
 from fstx_conformance.lab import Lab, NotApplicable
-from fstx_conformance.races import at_each_call
+from fstx_conformance.races import Calls, at_each_call
 from fstx_conformance.results import Level
+from fstx_conformance.sampling import divided
 from fstx_conformance.scenes import Scene
 from fstx_conformance.schedule import Fault, Schedule
-from fstx_conformance.turns import switches
+from fstx_conformance.turns import interleavings, switches
 
 _SEAMS = ("ops", "store", "files")
 _RULES = ("BACKEND-40", "BACKEND-25", "BACKEND-30", "RECOVER-1", "LOG-5", "EFFECT-6")
@@ -61,33 +62,31 @@ def overtaken(lab: Lab) -> None:
 )
 def late(lab: Lab) -> None:
     """Its record is still under way when it is given up, and arrives afterwards: it counts no more."""
-    for scene in lab.scenes("update", "create", "index"):
-        for fence in (Fence(), Fence(rival=True)):
-            at_each_call(
-                lab,
-                f"{scene.name}{fence}",
-                partial(run_fence, scene, fence),
-                lambda k: (_PUT, Fault("*", k, "fence")),
-                first=(_PUT,),
-                limit=_limit(lab, 0.04),
-            )
+    sweeps = [
+        Calls(
+            f"{scene.name}{fence}",
+            partial(run_fence, scene, fence),
+            lambda k: (_PUT, Fault("*", k, "fence")),
+            first=(_PUT,),
+        )
+        for scene in lab.scenes("update", "create", "index")
+        for fence in (Fence(), Fence(rival=True))
+    ]
+    at_each_call(lab, sweeps, lab.trials(0.04))
 
 
 def _sweep(lab: Lab, scenes: list[Scene], fence: Fence, share: float) -> None:
-    for scene in scenes:
-        at_each_call(
-            lab,
+    sweeps = [
+        Calls(
             f"{scene.name}{fence}",
             partial(run_fence, scene, fence),
             lambda k: (Fault("*", k, "fence"),),
-            limit=_limit(lab, share / len(scenes)),
         )
+        for scene in scenes
+    ]
+    at_each_call(lab, sweeps, lab.trials(share / max(1, len(scenes))))
     if lab.fired["fence"] and not lab.failures:
         lab.kept.add(Capability.FENCED)
-
-
-def _limit(lab: Lab, share: float) -> int:
-    return max(2, int(lab.budget * share))
 
 
 # --- collection -------------------------------------------------------------------------------------------
@@ -126,39 +125,49 @@ def collect(lab: Lab) -> None:
 def truncate(lab: Lab) -> None:
     """The log is cut off at each call of a writer, its put being under way or not: it is told the truth."""
     meetings = [m for m in MEETINGS if m.spare]
-    _meet(lab, meetings, 0.2)
-    for meeting in meetings if lab.replay is None else ():
-        for action in ("late", "lost-reply"):
-            put = Fault("put_new", 1, action, key="log/*")
-            at_each_call(
-                lab,
-                meeting.name,
-                partial(meet, meeting),
-                lambda k, put=put: (put, Fault("*", k, "switch")),  # type: ignore[misc]
-                first=(put,),
-                limit=_limit(lab, 0.04),
-            )
+    _meet(lab, meetings, 0.2, parts=2)
+    puts = [Fault("put_new", 1, action, key="log/*") for action in ("late", "lost-reply")]
+    sweeps = [
+        Calls(
+            meeting.name,
+            partial(meet, meeting),
+            lambda k, put=put: (put, Fault("*", k, "switch")),  # type: ignore[misc]
+            first=(put,),
+        )
+        for meeting in meetings
+        for put in puts
+        if meeting.agents[0] == "writer" or not lab.dear
+    ]
+    if lab.replay is None:
+        at_each_call(lab, sweeps, lab.trials(0.04, parts=2))
 
 
-def _meet(lab: Lab, meetings: list[Meeting], share: float) -> None:
+def _meet(lab: Lab, meetings: list[Meeting], share: float, parts: int = 1) -> None:
     with lab.room() as room:
         if not hasattr(room, "dataset"):
             raise NotApplicable("the storage keeps no versions, so there is nothing to collect")
+    lab.sample.of += len(meetings) if lab.replay is None else 0
     if lab.replay is None:  # on a dear storage some of them, drawn by the seed
-        meetings = lab.rng.sample(meetings, min(len(meetings), max(2, lab.budget // 4)))
+        meetings = divided(meetings, lab.budget, 4 if lab.dear else 2, lab.rng)
     for meeting in meetings:
         run = partial(meet, meeting)
         if lab.replay is not None:
             if lab.replay.scene in ("", meeting.name):
                 lab.experiment(meeting.name, lab.replay, run)
             continue
-        quiet = lab.experiment(meeting.name, Schedule(seed=lab.seed), run)
+        quiet = lab.quiet(meeting.name, run)
         counts = {name: len(calls) for name, calls in quiet.calls.items()}
-        limit = _limit(lab, share / len(meetings))
-        for op, nth, key in _SURE.get(meeting.agents[0], ()):
-            at = Fault(op, nth, "switch", key=key, agent=meeting.agents[0])
-            lab.experiment(meeting.name, Schedule((at,), lab.seed), run)
-        for faults in switches(counts, limit, lab.rng.random()):
+        sure = [
+            (Fault(op, nth, "switch", key=key, agent=meeting.agents[0]),)
+            for op, nth, key in _SURE.get(meeting.agents[0], ())
+        ]
+        limit = lab.trials(share / len(meetings), parts=parts * len(meetings))
+        if lab.dear:
+            sure = sure[:limit]
+            limit -= len(sure)
+        spread = list(switches(counts, limit, lab.rng.random())) if limit else []
+        for faults in (*sure, *spread):
             lab.experiment(meeting.name, Schedule(faults, lab.seed), run)
+        lab.sample.add(1 + len(sure) + len(spread), interleavings(counts))
     if lab.fired["switch"] and not lab.failures:
         lab.kept.add(Capability.SNAPSHOTS)

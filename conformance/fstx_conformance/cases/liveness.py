@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 from fstx_conformance.cases import case
 from fstx_conformance.dead import WRITERS, Graves, run_dead, run_dead_collection
 from fstx_conformance.lab import Lab, NotApplicable
-from fstx_conformance.races import at_each_call
+from fstx_conformance.races import Calls, at_each_call
 from fstx_conformance.results import Level
 from fstx_conformance.schedule import Fault, Schedule
 
@@ -15,22 +16,14 @@ _SEAMS = ("ops", "store", "files")
 _RULES = ("BACKEND-36", "BACKEND-38", "BACKEND-42")
 
 
-def _limit(lab: Lab, share: float) -> int:
-    return max(2, int(lab.budget * share))
-
-
 @case(Level.LIVENESS, "after-a-kill", *_RULES, fires=("kill",), sees=("died",), seams=_SEAMS)
 def killed(lab: Lab) -> None:
     """After a kill at each call recovery ends and finds nothing again; the next one works without it, too."""
-    for graves in (Graves(), Graves(recovered=False)):
-        at_each_call(
-            lab,
-            str(graves),
-            partial(run_dead, graves),
-            lambda k: (Fault("+", k, "kill"),),
-            op="+",
-            limit=_limit(lab, 0.2),
-        )
+    sweeps = [
+        Calls(str(graves), partial(run_dead, graves), lambda k: (Fault("+", k, "kill"),), op="+")
+        for graves in (Graves(), Graves(recovered=False))
+    ]
+    at_each_call(lab, sweeps, lab.trials(0.2))
 
 
 @case(
@@ -43,14 +36,15 @@ def killed(lab: Lab) -> None:
 )
 def outage(lab: Lab) -> None:
     """After an outage that began at any call and is over: the same."""
-    for action in ("fail", "lost-reply"):
-        at_each_call(
-            lab,
+    sweeps = [
+        Calls(
             str(Graves()),
             partial(run_dead, Graves()),
             lambda k, action=action: (Fault("*", k, action, sticky=True),),  # type: ignore[misc]
-            limit=_limit(lab, 0.12),
         )
+        for action in ("fail", "lost-reply")
+    ]
+    at_each_call(lab, sweeps, lab.trials(0.12))
 
 
 @case(
@@ -70,9 +64,11 @@ def three(lab: Lab) -> None:
         lab.experiment(str(graves), lab.replay, run)
         return
     together = tuple(Fault("step", 2, "switch", agent=w.name) for w in WRITERS)
-    quiet = lab.experiment(str(graves), Schedule(together, lab.seed), run)
+    quiet = lab.quiet(str(graves), run, together)
     counts = {name: sum(c[2] for c in calls) for name, calls in quiet.calls.items()}
-    for _ in range(_limit(lab, 0.2)):
+    lab.sample.of += 1
+    lab.sample.add(many := lab.trials(0.2, parts=2), math.prod(counts[w.name] for w in WRITERS))
+    for _ in range(many):
         kills = tuple(
             Fault("+", 1 + lab.rng.randrange(max(1, counts[w.name])), "kill", agent=w.name)
             for w in WRITERS
@@ -97,25 +93,29 @@ def recoverer(lab: Lab) -> None:
     if lab.replay is not None:
         lab.experiment(str(Graves()), lab.replay, run)
         return
-    quiet = lab.experiment(str(Graves()), Schedule(seed=lab.seed), run)
+    quiet = lab.quiet(str(Graves()), run)
     count = sum(c[2] for c in quiet.calls["writer"])
     deaths = {"quick": 2, "standard": 8}.get(lab.profile, count)
-    for n in range(min(deaths, count)):
-        first = Fault("+", 1 + int((n + lab.rng.random()) * count / min(deaths, count)), "kill")
-        for action in ("kill", "fail"):
-            at_each_call(
-                lab,
-                str(Graves()),
-                run,
-                lambda k, first=first, action=action: (  # type: ignore[misc]
-                    first,
-                    Fault("+", k, action, agent="recoverer", sticky=action == "fail"),
-                ),
-                first=(first,),
-                agent="recoverer",
-                op="+",
-                limit=_limit(lab, 0.2 / deaths),
-            )
+    deaths = min(count, max(1, lab.trials() // 2) if lab.dear else deaths)
+    firsts = [
+        Fault("+", 1 + int((n + lab.rng.random()) * count / deaths), "kill") for n in range(deaths)
+    ]
+    sweeps = [
+        Calls(
+            str(Graves()),
+            run,
+            lambda k, first=first, action=action: (  # type: ignore[misc]
+                first,
+                Fault("+", k, action, agent="recoverer", sticky=action == "fail"),
+            ),
+            agent="recoverer",
+            op="+",
+            first=(first,),
+        )
+        for first in firsts
+        for action in ("kill", "fail")
+    ]
+    at_each_call(lab, sweeps, lab.trials(0.2 / deaths))
 
 
 @case(
@@ -132,12 +132,13 @@ def collector(lab: Lab) -> None:
     with lab.room() as room:
         if not hasattr(room, "dataset"):
             raise NotApplicable("the storage keeps no versions, so there is nothing to collect")
-    for action in ("kill", "fail"):
-        at_each_call(
-            lab,
+    sweeps = [
+        Calls(
             "a dead collection",
             run_dead_collection,
             lambda k, action=action: (Fault("*", k, action, agent="collector"),),  # type: ignore[misc]
             agent="collector",
-            limit=_limit(lab, 0.2),
         )
+        for action in ("kill", "fail")
+    ]
+    at_each_call(lab, sweeps, lab.trials(0.2))

@@ -10,7 +10,7 @@ from fstx_conformance.cases import case
 from fstx_conformance.checks import OLD, place, same
 from fstx_conformance.injector import Injector
 from fstx_conformance.lab import Lab, NotApplicable
-from fstx_conformance.races import at_each_call, note
+from fstx_conformance.races import Calls, at_each_call, note
 from fstx_conformance.results import Level
 from fstx_conformance.scenes import BIG, SCENES, Scene, text
 from fstx_conformance.schedule import Fault, Schedule
@@ -70,14 +70,11 @@ def apart(lab: Lab) -> None:
 )
 def living(lab: Lab) -> None:
     """Others recover at each call of a writer that lives by all signs: it is left alone, and commits."""
-    for name in ("update", "create", "index"):
-        at_each_call(
-            lab,
-            name,
-            partial(_left_alone, SCENES[name]),
-            lambda k: (Fault("*", k, "fence"),),
-            limit=max(3, int(lab.budget * 0.12)),
-        )
+    sweeps = [
+        Calls(name, partial(_left_alone, SCENES[name]), lambda k: (Fault("*", k, "fence"),))
+        for name in ("update", "create", "index")
+    ]
+    at_each_call(lab, sweeps, lab.trials(0.12, 3))
 
 
 def _left_alone(scene: Scene, room: Room, schedule: Schedule) -> Trial:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from fstx import seams
 from fstx.protocol import Backend
-from fstx.types import Capability, Durability, Mode, OutcomeState, Recovery
+from fstx.types import Capability, Durability, Guarantee, Mode, OutcomeState, Recovery
 from fstx_conformance.checked import Checked
 from fstx_conformance.injector import Injector
 from fstx_conformance.subjects.disks import OnDisk
@@ -32,6 +32,7 @@ class Room(ABC):
     url: str
     checked: bool = False  # what cases do with transactions is watched by `checked.Checked`
     passive: bool = False  # `read` changes nothing, also while a writer is under way
+    promises: dict[Any, Guarantee] | None = None  # known from other rooms; where asking costs much
 
     # --- to be filled in ----------------------------------------------------------------------------
 
@@ -48,6 +49,12 @@ class Room(ABC):
         """Nothing is left of this room."""
 
     # --- that follow, or may be refined ---------------------------------------------------------------
+
+    def lay(self, files: Tree, entry: str | None = None) -> None:
+        """A committed tree that is there before a trial begins."""
+        with self.begin(mode="create", entry=entry) as tx:
+            for path, data in files.items():
+                tx.stage(path, data)
 
     def recover(self, process: Injector | None = None) -> Recovery:
         """Settle; every writer that is not alive by all signs counts as dead at once."""

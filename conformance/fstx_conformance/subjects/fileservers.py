@@ -11,7 +11,8 @@ from typing import Any
 from fstx import registry, seams
 from fstx.ops import Ops
 from fstx.protocol import Backend
-from fstx_conformance.subjects.base import Subject
+from fstx.types import Guarantee
+from fstx_conformance.subjects.base import Subject, Tree
 from fstx_conformance.subjects.urls import TARGET, LocalRoom
 
 
@@ -30,13 +31,14 @@ class FileServerSubject(Subject):
 
     seam = "ops"
     strategy = "rename, swap, redo"
-    cost = 12.0
+    cost = 160.0
 
     def __init__(self, url: str, folder: str, *, name: str, **options: Any) -> None:
         self.name, self.url, self._options = name, url, options
         self._top = f"fstx-conformance-{secrets.token_hex(4)}"
         self._folder = os.path.join(folder, self._top)
         self._count = 0
+        self._promises: dict[Any, Guarantee] = {}
         self._ops = self._connected()
 
     @property
@@ -61,7 +63,9 @@ class FileServerSubject(Subject):
         folder = os.path.join(self._folder, name)
         os.makedirs(folder)
         url = f"{self.url.rstrip('/')}/{self._top}/{name}/{TARGET}"
-        return FileServerRoom(url, folder, self._make(url), self._ops)
+        room = FileServerRoom(url, folder, self._make(url), self._ops)
+        room.promises = self._promises
+        return room
 
     def _make(self, url: str) -> Callable[[str, Ops], Backend]:
         options = self._options
@@ -80,6 +84,13 @@ class FileServerRoom(LocalRoom):
         super().__init__(folder, make, ops)
         self.url = url
         self.root = "/" + url.partition("://")[2].partition("/")[2].rpartition("/")[0]
+
+    def lay(self, files: Tree, entry: str | None = None) -> None:
+        for path, data in files.items():
+            full = os.path.join(self.target, path)
+            os.makedirs(os.path.dirname(full), exist_ok=True)
+            with open(full, "wb") as file:
+                file.write(data)
 
 
 __all__ = ["FileServerRoom", "FileServerSubject"]

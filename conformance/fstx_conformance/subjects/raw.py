@@ -65,9 +65,9 @@ def listing(room: Room) -> Tree | None:
     if isinstance(room, MemoryRoom):
         return _objects(open_store(room._top))
     if isinstance(room, PlainRoom):
-        return _objects(open_store(room._top, **room._options))
+        return _objects(room.objects())
     if isinstance(room, DatasetRoom):
-        found = _objects(open_store(room._inner, **room._options))
+        found = _objects(room.objects())
         return {f"{TARGET}/{name}": data for name, data in found.items()}
     dataset = dataset_of(room)
     if dataset is None:

@@ -19,14 +19,18 @@ from fstx.ops.posix import PosixOps
 from fstx.protocol import Backend
 from fstx.stores import Store, Tidies
 from fstx.stores.opening import open_store
-from fstx.types import Recovery
+from fstx.types import Guarantee, Recovery
 from fstx_conformance.injector import Injector
 from fstx_conformance.seams.ops import FaultOps
 from fstx_conformance.seams.store import FaultStore
 from fstx_conformance.subjects.base import Room, Subject, Tree
 from fstx_conformance.subjects.disks import LocalOnDisk, OnDisk
+from fstx_conformance.subjects.listed import Contents, ListedStore
 
 TARGET = "t"
+_COSTS = dict.fromkeys(("s3", "s3a", "az", "abfs", "abfss"), 50.0) | {"gs": 40.0, "gcs": 40.0}
+_PLAIN = 1.6  # a plain target takes so many times the requests of a dataset
+_NEAR = 2.0  # up to this cost readers make every request that readers make
 _CONTROL = ".fstx"
 
 
@@ -269,10 +273,9 @@ class DatasetSubject(Subject):
         inner = url.split("::", 1)[1]
         self.processes = registry.scheme_of(inner) != "memory"
         self._top = f"{inner.rstrip('/')}/fstx-conformance-{secrets.token_hex(4)}"
-        self.cost = cost or (
-            1.0 if registry.scheme_of(inner) in ("memory", "file", "local") else 40.0
-        )
+        self.cost = cost or _COSTS.get(registry.scheme_of(inner), 1.0)
         self._count = 0
+        self._promises: dict[Any, Guarantee] = {}
 
     @property
     def options(self) -> dict[str, Any]:
@@ -280,7 +283,9 @@ class DatasetSubject(Subject):
 
     def room(self) -> DatasetRoom:
         self._count += 1
-        return DatasetRoom(f"{self._top}/r{self._count}", self._options)
+        room = DatasetRoom(f"{self._top}/r{self._count}", self._options, listed=self.cost > _NEAR)
+        room.promises = self._promises if self.cost > _NEAR else None
+        return room
 
     def on_disk(self) -> OnDisk | None:
         if registry.scheme_of(self._top) not in ("file", "local"):
@@ -298,9 +303,10 @@ class DatasetRoom(Room):
 
     passive = True
 
-    def __init__(self, url: str, options: dict[str, Any]) -> None:
+    def __init__(self, url: str, options: dict[str, Any], *, listed: bool = False) -> None:
         self._inner, self._options = url, options
         self.url = f"tx::{url}"
+        self._contents: Contents | None = {} if listed else None
 
     def open(self, process: Injector | None = None) -> Backend:
         with seams.under(layers(process)):
@@ -310,8 +316,13 @@ class DatasetRoom(Room):
         """The dataset, known to nobody else in this process."""
         return Dataset(open_store(self._inner, **self._options).below(_CONTROL))
 
+    def objects(self) -> Store:
+        """All that lies there, to be read once; a later look needs another one."""
+        store = open_store(self._inner, **self._options)
+        return store if self._contents is None else ListedStore(store, self._contents)
+
     def read(self) -> Tree:
-        return read_dataset(self.dataset())
+        return read_dataset(Dataset(self.objects().below(_CONTROL)))
 
     def recover(self, process: Injector | None = None) -> Recovery:
         backend: Any = self.open(process)
@@ -319,8 +330,9 @@ class DatasetRoom(Room):
         return found
 
     def leftovers(self) -> list[str]:
+        found = self.objects().below(_CONTROL)
         store = open_store(self._inner, **self._options).below(_CONTROL)
-        return unreached(self.dataset(), store) + open_uploads(store)
+        return unreached(Dataset(found), found) + open_uploads(store)
 
     def close(self) -> None:
         _clear(self._inner, self._options)
@@ -369,12 +381,13 @@ class PlainSubject(Subject):
 
     seam = "store"
     strategy = "plain"
-    cost = 40.0
 
     def __init__(self, url: str, *, name: str, **options: Any) -> None:
         self.name, self.url, self._options = name, url, options
         self._top = f"{url.rstrip('/')}/fstx-conformance-{secrets.token_hex(4)}"
+        self.cost = _PLAIN * _COSTS[registry.scheme_of(url)]
         self._count = 0
+        self._promises: dict[Any, Guarantee] = {}
 
     @property
     def options(self) -> dict[str, Any]:
@@ -382,7 +395,9 @@ class PlainSubject(Subject):
 
     def room(self) -> PlainRoom:
         self._count += 1
-        return PlainRoom(f"{self._top}/r{self._count}", self._options)
+        room = PlainRoom(f"{self._top}/r{self._count}", self._options)
+        room.promises = self._promises
+        return room
 
     def close(self) -> None:
         _clear(self._top, self._options)
@@ -396,13 +411,18 @@ class PlainRoom(Room):
     def __init__(self, url: str, options: dict[str, Any]) -> None:
         self._top, self._options = url, options
         self.url = f"{url}/{TARGET}"
+        self._contents: Contents = {}
+
+    def objects(self) -> Store:
+        """All that lies there, to be read once; a later look needs another one."""
+        return ListedStore(open_store(self._top, **self._options), self._contents)
 
     def open(self, process: Injector | None = None) -> Backend:
         with seams.under(layers(process)):
             return registry.backend([self.url], joined=False, late_s=0.0, **self._options)
 
     def read(self) -> Tree:
-        return read_store(open_store(self.url, **self._options))
+        return read_store(self.objects().below(TARGET))
 
     def recover(self, process: Injector | None = None) -> Recovery:
         with seams.under(layers(process)):
@@ -412,13 +432,13 @@ class PlainRoom(Room):
         return backend.recover()
 
     def leftovers(self) -> list[str]:
-        store = open_store(self._top, **self._options)
+        objects = self.objects()
         found = []
-        for info in store.list(f"{_CONTROL}/data/"):
+        for info in objects.list(f"{_CONTROL}/data/"):
             if not info.key.endswith("/=gone"):  # tells workers of the dead; goes after a day
                 found.append(info.key)
-        found += [i.key for i in store.list("") if i.key.split("/")[0] not in (TARGET, _CONTROL)]
-        return found + open_uploads(store)
+        found += [i.key for i in objects.list("") if i.key.split("/")[0] not in (TARGET, _CONTROL)]
+        return found + open_uploads(open_store(self._top, **self._options))
 
     def close(self) -> None:
         _clear(self._top, self._options)

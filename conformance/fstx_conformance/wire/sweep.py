@@ -285,6 +285,8 @@ class Wire:
         chosen = sorted(self.lab.rng.sample(range(len(plan)), min(runs, len(plan))))
         for kind, fault, moment in (plan[i] for i in chosen):
             self.one(kind, [fault], moment, id)
+        self.lab.sample.of += 1
+        self.lab.sample.add(len(chosen), len(plan))
 
     def _through(
         self,
