@@ -17,6 +17,7 @@ can see and nothing that a retry stumbles over.
     fstx.dataset("tx::s3://bucket/cube.zarr").log()
 """
 
+from fstx.across import TransactionAcross, begin_across, recover_across
 from fstx.batching import Batch, Batches, BatchReport, PostProcessing, batches
 from fstx.caching import Cache, CacheCheck, CacheWarning, cache
 from fstx.errors import (
@@ -100,6 +101,7 @@ __all__ = [
     "TargetBusyError",
     "TargetExistsError",
     "Transaction",
+    "TransactionAcross",
     "TransactionError",
     "UsageError",
     "Verification",
@@ -107,6 +109,7 @@ __all__ = [
     "__version__",
     "batches",
     "begin",
+    "begin_across",
     "cache",
     "chunk_writer",
     "dataset",
@@ -116,5 +119,6 @@ __all__ = [
     "outcome",
     "process_chunks",
     "recover",
+    "recover_across",
     "write",
 ]

@@ -55,6 +55,12 @@ class Depot(Protocol):
     def delete(self, keys: Iterable[str], /) -> None:
         """These objects are gone."""
 
+    def decide(self, value: bytes, /) -> bytes:
+        """Put a decision if there is none; returns the one that counts. FileNotFoundError: the depot is gone."""
+
+    def decided(self) -> bytes | None:
+        """The decision; None before."""
+
     def close(self) -> None:
         """All records are durable; the depot stays."""
 

@@ -18,12 +18,13 @@ from fstx import seams
 from fstx.backends.manifest.staging import ObjectStager
 from fstx.errors import FencedError
 from fstx.protocol import Transaction
-from fstx.stores import Store
+from fstx.stores import Answer, Store
 from fstx.types import StagedObject
 
 JOBS = "jobs/"
 RECORDS_A_SEGMENT = 512
 _THREADS = 8
+_ASKED = 10
 _WHOLE_BYTES = 8 << 20
 _NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}")
 
@@ -178,6 +179,25 @@ class StoreDepot:
         self._removed = True
         self._store.delete(["job.json"])  # first: what is left is no job any more
         self._store.delete([info.key for info in self._store.list("")])
+
+    def decide(self, value: bytes, /) -> bytes:
+        for _ in range(_ASKED):
+            answer = self._store.put_new("decision", value)
+            found = self.decided()
+            if found is not None:
+                if self.is_over():  # removed, with an earlier decision, before this one was put
+                    self._store.delete(["decision"])
+                    raise FileNotFoundError(f"{self.url}/job.json")
+                return found
+            if answer is Answer.DONE:
+                raise FileNotFoundError(f"{self.url}/decision")
+        raise TimeoutError(f"{self.url}/decision: the storage does not say what was decided")
+
+    def decided(self) -> bytes | None:
+        try:
+            return self._store.get("decision")
+        except FileNotFoundError:
+            return None
 
     def close(self) -> None:
         """Nothing to do: each record is durable with its put."""

@@ -168,7 +168,18 @@ def begin_job(
             record.id
         )  # refuses what can't be written before anything of the job is there
         return _first(inner, depots.open(f"{key}-{token}"), record, entry, backend)
-    depot, record = found
+    return _continued(backend, begin, *found, entry, verify, accept)
+
+
+def _continued(
+    backend: Any,
+    begin: Callable[[str], Transaction],
+    depot: Depot,
+    record: JobRecord,
+    entry: str | None,
+    verify: bool | None,
+    accept: Callable[[Unit, Depot], bool] | None,
+) -> ResumableTransaction:
     inner = begin(record.id)
     try:
         units = [] if inner.committed else _checked(depot, record, verify, accept)
@@ -179,6 +190,14 @@ def begin_job(
     if inner.committed:  # the kill came between the commit and the clearing
         tx._clear()
     return tx
+
+
+def open_job(
+    backend: Any, begin: Callable[[str], Transaction], depot: Depot, *, entry: str | None
+) -> ResumableTransaction:
+    """Go on with the job of a depot, whoever began it; one that is committed is cleared away."""
+    record = decode_job(depot.get_job(), f"{depot.url}/job.json")
+    return _continued(backend, begin, depot, record, entry, None, None)
 
 
 def _first(
@@ -288,4 +307,14 @@ def _checked(
     return units
 
 
-__all__ = ["RESUMES", "Job", "Resume", "begin_job", "depots_of", "jobs_of", "key_of", "sweep"]
+__all__ = [
+    "RESUMES",
+    "Job",
+    "Resume",
+    "begin_job",
+    "depots_of",
+    "jobs_of",
+    "key_of",
+    "open_job",
+    "sweep",
+]

@@ -56,7 +56,7 @@ class LocalDepots:
 
     def sweep(self) -> list[str]:
         ops, found = self._control.ops, []
-        if not any(self._left()):
+        if not any(self._left()) and not self._is_bare():
             return []
         with self._control.entered():  # as for whoever makes one: it has its record, or is none
             for path in self._left():
@@ -66,6 +66,12 @@ class LocalDepots:
                 ops.rmdir(self._folder)
         self._control.leave()
         return found
+
+    def _is_bare(self) -> bool:
+        """Whether the directory of the depots is there, and none in it."""
+        ops = self._control.ops
+        there = is_tree(ops, self._control.path) and is_tree(ops, self._folder)
+        return there and next(iter(ops.scandir(self._folder)), None) is None
 
     def _left(self) -> Iterator[str]:
         """Directories of jobs that are over, or were killed before their record was there."""
@@ -262,6 +268,32 @@ class LocalDepot:
             with contextlib.suppress(FileNotFoundError):
                 self._ops.unlink(self._at("job.json"))
             return self.path
+
+    def decide(self, value: bytes, /) -> bytes:
+        path = self._at("decision")
+        temporary = f"{path}.{seams.token_hex(4)}.tmp"
+        with self._ops.open_new(temporary) as file:
+            write_all(file, [value])
+            self._ops.sync_file(file)
+        try:
+            self._ops.rename_new(temporary, path)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if error.errno != errno.ENOSYS:
+                raise
+            with contextlib.suppress(FileExistsError):
+                self._ops.link_new(temporary, path)
+        with contextlib.suppress(OSError):
+            self._ops.unlink(temporary)
+        self._ops.sync_dir(self.path)
+        return self._ops.read_file(path, _LIMIT_BYTES)
+
+    def decided(self) -> bytes | None:
+        try:
+            return self._ops.read_file(self._at("decision"), _LIMIT_BYTES)
+        except FileNotFoundError:
+            return None
 
     def close(self) -> None:
         """What was appended is durable, and no descriptor is open."""

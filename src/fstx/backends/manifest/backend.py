@@ -97,6 +97,9 @@ class ManifestBackend:
         The first part of all paths, where `prefix` stands for it.
     """
 
+    tells_who_lives = False
+    """Another process's open transaction leaves no sign here but what it stages."""
+
     def __init__(
         self,
         store: Store | Dataset,

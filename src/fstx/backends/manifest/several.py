@@ -54,6 +54,8 @@ class OneTarget:
     A file with no dataset above it is a plain object, written whole: no log, no marker.
     """
 
+    tells_who_lives = False
+
     def __init__(
         self, url: str, name: str, root: str | None, storage: dict[str, Any], policy: Any
     ) -> None:
