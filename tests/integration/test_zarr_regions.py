@@ -15,6 +15,7 @@ import zarr
 
 import fstx
 from fstx.errors import CapabilityError, ConflictError, UsageError
+from support.killer import Killed, KillerOps
 from support.places import PLACES, Target
 from support.regionjobs import write_rows
 from support.txplaces import commits
@@ -220,3 +221,31 @@ def test_unaligned_regions_conflict_and_never_corrupt(kind: str, tmp_path: Path)
     change(2, 4).commit()
     found = xr.open_zarr(url, consolidated=False)["t2m"].values[:, 0]
     np.testing.assert_array_equal(found, np.arange(8.0) + 100)
+
+
+def test_an_append_that_is_killed_anywhere_is_old_or_new(tmp_path: Path) -> None:
+    """G2: after a kill at every call plain readers of a local disk find the old array, or the new one."""
+    old, more = np.arange(1, 5, dtype="i4"), np.arange(5, 8, dtype="i4")
+    seen: set[int] = set()
+    calls = 0
+    while True:
+        calls += 1
+        url = tmp_path / f"{calls}" / "a.zarr"
+        fstx.write(old, url, chunks=(4,), durability="none")
+        ops = KillerOps(kill_at=calls)
+        try:
+            how: dict[str, Any] = {"durability": "none", "storage_options": {"ops": ops}}
+            fstx.write(more, url, append_dim=0, max_workers=1, **how)
+        except Killed:
+            pass
+        else:
+            break
+        for _ in range(2):
+            found = np.asarray(zarr.open_array(url, mode="r")[...])
+            assert found.tolist() == [*old, *more][: len(found)]
+            assert len(found) in (4, 7)
+            seen.add(len(found))
+            fstx.recover(url)
+        assert {p.name for p in url.parent.iterdir()} == {"a.zarr"}
+    assert seen == {4, 7}
+    assert calls > 10
