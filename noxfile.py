@@ -37,6 +37,7 @@ WINDOWS = (
     "tests/unit/stores/test_local.py",
 )
 CODE = ("src", "conformance", "tests", "benchmarks", "noxfile.py")
+SPREAD = ("-n", "2", "--dist", "worksteal")
 
 
 def install(session: nox.Session, *what: str) -> None:
@@ -85,29 +86,29 @@ def imports(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Unit and integration tests on real input."""
-    spread = ("-n", "2", "--dist", "worksteal")
     folders = ("tests/unit", "tests/integration", "--ignore=tests/unit/test_docs_examples.py")
-    pytest(session, *folders, *spread)
-    pytest(session, "tests/conformance", "-m", "not slow", *spread)
+    pytest(session, *folders, *SPREAD)
+    pytest(session, "tests/conformance", "-m", "not slow", *SPREAD)
 
 
 @nox.session
 def model(session: nox.Session) -> None:
     """Every answer of storage, every crash, every mutant of a rule."""
-    pytest(session, "tests/model")
+    by_file = ("-n", "2", "--dist", "loadfile")  # each file explores its scenes once
+    pytest(session, "tests/model", *by_file)
 
 
 @nox.session
 def crash(session: nox.Session) -> None:
     """Real processes, killed."""
-    pytest(session, "tests/crash")
+    pytest(session, "tests/crash", *SPREAD)
 
 
 @nox.session
 def servers(session: nox.Session) -> None:
     """Real servers of S3, GCS, Azure and SFTP, and liars among them."""
     python(session, "tests/servers/install.py")
-    pytest(session, "tests/remote", "-n", "2", "--ignore=tests/remote/test_kit_wire.py")
+    pytest(session, "tests/remote", "--ignore=tests/remote/test_kit_wire.py", *SPREAD)
 
 
 @nox.session
@@ -192,7 +193,7 @@ def example(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Every code block of README and docs runs."""
-    pytest(session, "tests/unit/test_docs_examples.py")
+    pytest(session, "tests/unit/test_docs_examples.py", *SPREAD)
 
 
 @nox.session(name="tests-3.12", python="3.12")
