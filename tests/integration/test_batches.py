@@ -507,3 +507,37 @@ def test_this_call_and_all_calls(tmp_path: Path) -> None:
     with fstx.batches(url, rows=50, **JOB) as job:
         job.write(job.plan[5], make(45, 50))
     assert (job.report.rows, job.report.rows_now) == (50, 5)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_dataset_grows(place: str, tmp_path: Path) -> None:
+    """D21: on each kind of storage more rows come by one commit; parts that were there stay as they are."""
+    target = Target(place, tmp_path)
+    how = {"storage_options": target.options}
+    generate(target.url("d"), **how)
+    before = logical(target.base, {})
+    report, made = generate(target.url("d"), rows=58, resume="always", **how)
+    assert (made, report.rows) == ([5, 6], 58)
+    after = logical(target.base, {})
+    assert sorted(set(after) - set(before)) == ["d/part-00005.parquet", "d/part-00006.parquet"]
+    assert [p for p in before if after[p] != before[p]] == ["d/_metadata"]
+
+
+@pytest.mark.parametrize("rows", [45, 58])
+def test_a_kill_after_the_commit(
+    rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D22, D27: what was committed when the kill came is found, counted once, and its job is cleared."""
+    url = tmp_path / "d"
+    if rows > 45:
+        generate(url)
+    with monkeypatch.context() as patch:  # dies between the commit and the clearing
+        patch.setattr(fstx.ResumableTransaction, "_clear", lambda tx: tx.depot.close())
+        generate(url, rows=rows)
+    assert len(fstx.jobs(url)) == 1
+    report, made = generate(url, rows=rows)
+    assert (made, report.rows, report.rows_now) == ([], rows, 0)
+    assert fstx.jobs(url) == []
+    assert os.listdir(tmp_path) == ["d"]
+    report, made = generate(url, rows=70)
+    assert ids(url) == list(range(70))

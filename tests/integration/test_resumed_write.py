@@ -304,18 +304,34 @@ def test_a_mosaic_that_was_replaced_meanwhile(resume: str, tmp_path: Path) -> No
     assert (values(url) == DATA).all()
 
 
-def test_a_replacement_goes_on(tmp_path: Path) -> None:
-    """D32: a mosaic that replaces another: its kept tiles are those of its own generation."""
-    url = tmp_path / "a.vrt"
-    fstx.write(DATA + 1, url, **KINDS["a.vrt"])
-    how = {**JOB, **KINDS["a.vrt"], "overwrite": True, "max_workers": 1}
+@pytest.mark.parametrize("name", ["a.vrt", "a.zarr"])
+def test_a_replacement_goes_on(name: str, tmp_path: Path) -> None:
+    """D32: what replaces another output: kept tiles are of its own generation, the old one stays."""
+    url = tmp_path / name
+    fstx.write(DATA + 1, url, **KINDS[name])
+    how = {**JOB, **KINDS[name], "overwrite": True, "max_workers": 1}
     with pytest.raises(ZeroDivisionError):
         fstx.write(Counted(fails=(3, 1)), url, resume="if_possible", **how)
     assert (values(url) == DATA + 1).all()
     array = Counted()
-    fstx.write(array, url, resume="always", **how)
+    fstx.write(array, url, resume="always", compute=False, **how).compute()
     assert array.asked == [(3, 1), (3, 2), (3, 3)]
     assert (values(url) == DATA).all()
+
+
+def test_a_kill_after_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D2, I5: what was committed when the kill came is not written again, and nothing of the job is left."""
+    url = tmp_path / "a.zarr"
+    with monkeypatch.context() as patch:  # dies between the commit and the clearing
+        patch.setattr(fstx.ResumableTransaction, "_clear", lambda tx: tx.depot.close())
+        fstx.write(DATA, url, resume="if_possible", **JOB, **KINDS["a.zarr"])
+    before = {p: d for p, d in tree(tmp_path).items() if not p.startswith(".fstx/")}
+    array = Counted()
+    done = fstx.write(array, url, resume="always", **JOB, **KINDS["a.zarr"])
+    assert array.asked == []
+    assert done.reason == "committed before"
+    assert fstx.jobs(url) == []
+    assert tree(tmp_path) == before
 
 
 def test_what_can_not_be_resumed_is_refused_first(tmp_path: Path) -> None:

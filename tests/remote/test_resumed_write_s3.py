@@ -49,3 +49,35 @@ def test_shards_that_are_finished_are_not_computed_again(view: str, s3: Place) -
         zarr = pytest.importorskip("zarr")
         store = zarr.storage.FsspecStore.from_url(url, storage_options=s3.options, read_only=True)
         np.testing.assert_array_equal(zarr.open_array(store, mode="r")[...], ARRAY)
+
+
+def test_a_dataset_in_batches(s3: Place) -> None:
+    """D7, D21: a stopped run goes on and grows; readers that enter by _metadata find one set."""
+    pytest.importorskip("pyarrow")
+    url, made = f"{s3.url}/d", []
+    job: dict[str, Any] = {"schema": {"id": "int64"}, "rows_per_batch": 10, "fingerprint": 1}
+
+    def generate(rows: int, stop_at: int = -1) -> None:
+        with fstx.batches(url, rows=rows, storage_options=s3.options, **job) as run:
+            for batch in run:
+                if batch.number == stop_at:
+                    run.suspend()
+                    return
+                run.write(batch, {"id": list(range(batch.start, batch.stop))})
+                made.append(batch.number)
+
+    generate(25, stop_at=1)
+    generate(25)
+    generate(40)
+    assert made == [0, 1, 2, 3, 4]
+    import pyarrow.dataset as ds
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    fs, root = fsspec.url_to_fs(url, **s3.options)
+    fs.invalidate_cache()
+    found = ds.parquet_dataset(f"{root}/_metadata", filesystem=PyFileSystem(FSSpecHandler(fs)))
+    assert sorted(found.to_table()["id"].to_pylist()) == list(range(40))
+    assert sorted(p.rpartition("/")[2] for p in fs.find(root) if ".fstx" not in p) == [
+        "_metadata",
+        *(f"part-{n:05d}.parquet" for n in range(5)),
+    ]
