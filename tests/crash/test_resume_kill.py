@@ -64,11 +64,11 @@ class Run:
             tx.stage("index", b"{}")
 
 
-@pytest.mark.parametrize(("old", "step"), [({}, 1), (OLD, 4)], ids=["new", "replaced"])
+@pytest.mark.parametrize(("old", "step"), [({}, 3), (OLD, 5)], ids=["new", "replaced"])
 def test_a_kill_at_every_call(old: Tree, step: int, tmp_path: Path) -> None:
     """D14, D25, I5: after a kill anywhere readers find old or new, and the next run goes on and ends it.
 
-    At every call for a new target, at every fourth where one is replaced.
+    At every third call for a new target, at every fifth where one is replaced.
     """
     for k in itertools.count(1, step):
         root = tmp_path / str(k)
@@ -110,6 +110,53 @@ def test_a_kill_in_the_run_that_resumes(tmp_path: Path) -> None:
         assert done == set(NEW), k
         assert not third.before & third.finished
         shutil.rmtree(root)
+
+
+def test_the_configuration_is_synced_before_it_counts(tmp_path: Path) -> None:
+    """D13: the record's bytes are synced before its rename, and its directory before the first unit."""
+    calls: list[str] = []
+
+    class Watching(KillerOps):
+        def sync_file(self, file: Any) -> None:
+            calls.append(f"sync {os.path.basename(file.name)}")
+            super().sync_file(file)
+
+        def sync_dir(self, path: str) -> None:
+            calls.append(f"sync {os.path.basename(path)}/")
+            super().sync_dir(path)
+
+        def replace_file(self, src: str, dst: str) -> None:
+            calls.append(f"rename {os.path.basename(dst)}")
+            super().replace_file(src, dst)
+
+        def open_new(self, path: str) -> Any:
+            calls.append(f"open {os.path.basename(path)}")
+            return super().open_new(path)
+
+    tx = fstx.begin(str(tmp_path / "t"), resume="never", fingerprint=1, ops=Watching())
+    with tx.unit(1):
+        pass
+    wanted = ["open job.json.tmp", "sync job.json.tmp", "rename job.json"]
+    places = [calls.index(call) for call in wanted]
+    assert places == sorted(places)
+    after = calls[places[-1] + 1 :]
+    assert after[0].startswith(f"sync {tx.depot_url.rpartition('/')[2]}")
+    assert after.index("sync jobs/") < after.index("sync .fstx/") < after.index("open units.log")
+    tx.rollback()
+
+
+def test_the_last_unit_costs_what_the_first_did(tmp_path: Path) -> None:
+    """D26, RESUME-11: keeping a unit makes the same calls however many were kept before."""
+    ops = KillerOps()
+    tx = fstx.begin(str(tmp_path / "t"), durability="none", resume="never", fingerprint=1, ops=ops)
+    made = []
+    for n in range(300):
+        before = len(ops.calls)
+        with tx.unit(n) as unit:
+            unit.stage(f"p/{n}", b"x")
+        made.append([name for name, _ in ops.calls[before:]])
+    assert made[1] == made[150] == made[299]
+    tx.rollback()
 
 
 _JOB = """

@@ -18,7 +18,7 @@ REQUIRED = [
     *(f"A{n}" for n in range(1, 35)),
     *(f"B{n}" for n in range(1, 19)),
     *(f"C{n}" for n in range(1, 15)),
-    *(f"D{n}" for n in (*range(4, 13), *range(20, 25), *range(30, 33))),
+    *(f"D{n}" for n in range(1, 33)),
     *(f"E{n}" for n in range(1, 18)),
     *(f"F{n}" for n in range(1, 25)),
     *(f"G{n}" for n in range(1, 7)),
