@@ -365,10 +365,12 @@ class ResumableTransaction:
                 handed = True
                 snapshot = self._inner.commit()
             except BaseException as error:
-                self._leave()
-                if not handed:
-                    with contextlib.suppress(OSError, TransactionError):
-                        self._inner.rollback()
+                try:
+                    self._leave()
+                finally:
+                    if not handed:
+                        with contextlib.suppress(OSError, TransactionError):
+                            self._inner.rollback()
                 if not self._inner.committed and not isinstance(error, FencedError):
                     self._tell(error)
                 raise
@@ -408,8 +410,10 @@ class ResumableTransaction:
         """Stop here: the target is as it was, and finished units wait for a run that resumes."""
         with self._lock:
             if not self._over:
-                self._leave()
-                self._inner.rollback()
+                try:
+                    self._leave()
+                finally:
+                    self._inner.rollback()
 
     def _leave(self) -> None:
         self._over = True
