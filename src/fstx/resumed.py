@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import product
 from typing import Any, Protocol, cast
 
@@ -20,6 +20,7 @@ from fstx.types import Buffer, Snapshot, StagedObject
 from fstx.writing import blocks_of, check_grid, discard, require_remote
 
 _CLERKS = 4
+_WORD_CHARS = 200
 _READ_BYTES = 8 << 20
 
 
@@ -139,7 +140,7 @@ class ResumedJob:
             raise
 
 
-def job_fingerprint(given: Any, plan: Plan, keep_previous: bool) -> Fingerprint:
+def job_fingerprint(given: Any, plan: Any, keep_previous: bool) -> Fingerprint:
     """What makes two writes the same job: the caller's word for the data, and all of the plan."""
     data = fingerprint(given)
     parts = {
@@ -148,7 +149,17 @@ def job_fingerprint(given: Any, plan: Plan, keep_previous: bool) -> Fingerprint:
         "keep_previous": keep_previous,
     }
     told = tuple((f"data {name}", value) for name, value in data.readable)
-    return replace(fingerprint(parts), readable=(*told, ("plan", repr(plan)[:2000])))
+    return replace(fingerprint(parts), readable=(*told, *_words("", plan)))
+
+
+def _words(above: str, plan: Any) -> Iterator[tuple[str, str]]:
+    """What a plan says, field by field and short: for messages."""
+    for one in fields(plan):
+        value = getattr(plan, one.name)
+        if is_dataclass(value):
+            yield from _words(f"{above}{one.name}.", value)
+        else:
+            yield f"{above}{one.name}", repr(value)[:_WORD_CHARS]
 
 
 class _Units:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -228,8 +230,6 @@ def client() -> Iterator[object]:
 
 def last_waits(block: np.ndarray[Any, Any], url: str, block_info: Any = None) -> Any:
     """The last block fails, once the coordinator has recorded the first shard."""
-    import time
-
     if block_info and block_info[0]["chunk-location"] == (3, 3):
         deadline = time.monotonic() + 60
         while not any(job.units for job in fstx.jobs(url)):
@@ -275,8 +275,13 @@ def test_another_configuration_is_another_job(tmp_path: Path) -> None:
     """D2, D3, D18: with other data or options always raises, if_possible begins anew beside it."""
     url = tmp_path / "a.zarr"
     half(Counted(fails=(2, 1)), url, "a.zarr")
-    for other in ({"level": 9}, {"fill_value": 1}, {"fingerprint": {"elevation": 4}}):
-        with pytest.raises(ResumeError, match=r"configured otherwise: (plan|data elevation) was"):
+    others: list[tuple[dict[str, Any], str]] = [
+        ({"level": 9}, "codec.level was 3, is 9"),
+        ({"fingerprint": {"elevation": 4}}, "data elevation was 3, is 4"),
+        ({"chunks": (32, 32)}, "grid was ((16, 16"),
+    ]
+    for other, words in others:
+        with pytest.raises(ResumeError, match=f"configured otherwise: .*{re.escape(words)}"):
             fstx.write(Counted(), url, resume="always", **{**JOB, **KINDS["a.zarr"], **other})
     array = Counted()
     fstx.write(array, url, resume="if_possible", **{**JOB, **KINDS["a.zarr"], "level": 9})
@@ -375,3 +380,22 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     capsys.readouterr()
     assert run([*call, "if_possible", "--fingerprint", "v1", "--json"]) == 0
     assert (values(url) == DATA).all()
+
+
+def test_ctrl_c_on_the_command_line(tmp_path: Path) -> None:
+    """D32: exit code 130 and one line: what is kept, and the option that goes on."""
+    source, url = tmp_path / "a.npy", tmp_path / "out" / "a.zarr"
+    np.save(source, np.arange(2000 * 2000, dtype="f4").reshape(2000, 2000))
+    url.parent.mkdir()
+    call = [sys.executable, "-m", "fstx.cli", "write", str(source), str(url), "--chunks", "32"]
+    call += ["--resume", "if_possible", "--fingerprint", "v1", "--max-workers", "1"]
+    with subprocess.Popen(call, stderr=subprocess.PIPE, text=True) as child:
+        while child.poll() is None and not any(job.units > 5 for job in fstx.jobs(url)):
+            time.sleep(0.02)
+        child.send_signal(signal.SIGINT)
+        told = child.communicate(timeout=60)[1]
+    assert child.returncode == 130, told
+    assert "finished units are kept in " in told
+    assert "the same call with --resume 'if_possible' goes on" in told
+    assert fstx.jobs(url)[0].units > 5
+    assert not url.exists()

@@ -34,7 +34,8 @@ UNSETTLED = 4
 INTERRUPTED = 130
 
 _FLAGS = (
-    "chunks shards compression level crs transform nodata layout durability require max_workers id"
+    "chunks shards compression level crs transform nodata layout durability require max_workers id resume "
+    "fingerprint"
 )
 _begun: list[
     tuple[str | None, frozenset[str]]
@@ -77,7 +78,7 @@ def sentence(error: BaseException) -> str:
     notes = [str(note) for note in getattr(error, "__notes__", ())]
     if isinstance(error, KeyboardInterrupt):
         text = "; ".join(notes) or "nothing was published and nothing is left behind"
-        return f"interrupted: {text}"
+        return in_flags(f"interrupted: {text}")
     text = str(error) or type(error).__name__
     if isinstance(error, MemoryError):
         text = f"out of memory ({text}); pass smaller --chunks or fewer --max-workers"
@@ -201,7 +202,8 @@ def _interrupted(error: KeyboardInterrupt, place: str | None, before: frozenset[
     told = " ".join(getattr(error, "__notes__", ()))
     unsettled = "not settled" in told or "could not be settled" in told
     committed = "is committed" in told
-    if not unsettled and (committed or held(place) <= before):
+    kept = "finished units are kept in" in told  # a resumable job: on purpose, and the note says so
+    if not unsettled and (committed or kept or held(place) <= before):
         return INTERRUPTED
     error.add_note(f"something may be left: fstx recover {place} settles it")
     return UNSETTLED

@@ -68,7 +68,8 @@ def write_text(
 ) -> None:
     """What was written, in three lines."""
     if snapshot.reason == "committed before":
-        print(f"{url}: the transaction {common['id']!r} was committed before; nothing was done")
+        id = common["id"] or snapshot.txid
+        print(f"{url}: the transaction {id!r} was committed before; nothing was done")
         return
     shape = " x ".join(str(n) for n in array.shape) or "one value"
     print(f"wrote {shape} {array.dtype} to {', '.join(places(snapshot, url)) or url}")
@@ -79,6 +80,8 @@ def write_text(
     )
     if snapshot.pending:
         print(f"  decided, but not finished: {snapshot.reason}. Run: fstx recover {url}")
+    elif snapshot.reason:
+        print(f"  {snapshot.reason}")
 
 
 def _kept(promised: Guarantee) -> str:
