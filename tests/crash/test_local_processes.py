@@ -7,54 +7,50 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import fstx
 from fstx.types import OutcomeState
+from support.forking import TESTS, Forks
 from support.trees import plant, tree
 
-SUPPORT = str(Path(__file__).parents[1])
 OLD = {"t/a": b"1" * 5000, "t/s/b": b"2", "t/r/x": b"3", "t/keep": b"4"}
 NEW = {"t/a": b"A" * 70000, "t/s/b": b"B", "t/n/m": b"N", "t/keep": b"4"}
 
 CHILD = """
-import os, signal, sys
-sys.path.insert(0, sys.argv[4])
+import os, signal
 from support.killer import KillerOps
 from fstx.backends.local import LocalBackend
 
-at = int(sys.argv[2])
-deadly = getattr(signal, sys.argv[3])
+def run(target, at, deadly):
+    def act(name, path):
+        if len(ops.calls) == at:
+            os.kill(os.getpid(), getattr(signal, deadly))
 
-def act(name, path):
-    if len(ops.calls) == at:
-        os.kill(os.getpid(), deadly)
-
-ops = KillerOps(act=act)
-backend = LocalBackend([sys.argv[1]], joined=False, ops=ops)
-with backend.begin(mode="update", durability="data", require=frozenset()) as tx:
-    tx.stage("a", b"A" * 70000)
-    with tx.open("s/b") as file:
-        file.write(b"B")
-    tx.stage("n/m", b"N")
-    tx.remove("r")
-print(len(ops.calls))
+    ops = KillerOps(act=act)
+    backend = LocalBackend([target], joined=False, ops=ops)
+    with backend.begin(mode="update", durability="data", require=frozenset()) as tx:
+        tx.stage("a", b"A" * 70000)
+        with tx.open("s/b") as file:
+            file.write(b"B")
+        tx.stage("n/m", b"N")
+        tx.remove("r")
+    print(len(ops.calls))
 """
 
 
-def child(target: Path, at: int, deadly: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", CHILD, str(target), str(at), deadly, SUPPORT],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def child() -> Iterator[Callable[[Path, int, str], subprocess.CompletedProcess[str]]]:
+    """Updates a target in a process of its own, which a signal meets at the numbered call."""
+    with Forks(CHILD) as forks:
+        yield lambda target, at, deadly: forks.run(str(target), at, deadly)
 
 
-def spread(tmp_path: Path, points: int) -> list[int]:
+def spread(child: Any, tmp_path: Path, points: int) -> list[int]:
     """Numbers of calls, spread over a whole run."""
     plant(tmp_path, OLD)
     whole = child(tmp_path / "t", 0, "SIGKILL")
@@ -75,10 +71,10 @@ def again(target: Path) -> None:
 
 
 @pytest.mark.slow
-def test_sigkill(tmp_path: Path) -> None:
+def test_sigkill(child: Any, tmp_path: Path) -> None:
     """A23, A24: SIGKILL at forty points of a real run; the next run recovers by itself and succeeds."""
     half = 0
-    for at in spread(tmp_path / "whole", 40):
+    for at in spread(child, tmp_path / "whole", 40):
         root = tmp_path / str(at)
         plant(root, OLD)
         killed = child(root / "t", at, "SIGKILL")
@@ -89,10 +85,10 @@ def test_sigkill(tmp_path: Path) -> None:
     assert half > 20
 
 
-def test_sigint(tmp_path: Path) -> None:
+def test_sigint(child: Any, tmp_path: Path) -> None:
     """A25: Ctrl-C in staging and in commit leaves nothing, and the old or the new state whole."""
     seen = set()
-    for at in spread(tmp_path / "whole", 16):
+    for at in spread(child, tmp_path / "whole", 16):
         root = tmp_path / str(at)
         plant(root, OLD)
         stopped = child(root / "t", at, "SIGINT")
@@ -108,7 +104,8 @@ def test_stopped_owner_is_not_cleaned(tmp_path: Path) -> None:
     """A24: a stopped owner is alive: nobody takes its staging, and when it goes on it commits."""
     plant(tmp_path, OLD)
     process = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(tmp_path / "t"), "32", "SIGSTOP", SUPPORT],
+        [sys.executable, "-c", CHILD + f"run({str(tmp_path / 't')!r}, 32, 'SIGSTOP')"],
+        cwd=TESTS,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -133,9 +130,9 @@ tx = fstx.begin(sys.argv[1])
 tx.stage("a", b"A")
 if os.fork() == 0:
     os.write(1, b"forked\\n")
-    time.sleep(30)
+    time.sleep(300)
     os._exit(0)
-time.sleep(30)
+time.sleep(300)
 """
 
 
@@ -172,7 +169,7 @@ def test_dropped_transaction_is_rolled_back(tmp_path: Path) -> None:
     assert tree(tmp_path) == OLD
 
 
-def test_lock_of_a_dead_process_goes_at_once(tmp_path: Path) -> None:
+def test_lock_of_a_dead_process_goes_at_once(child: Any, tmp_path: Path) -> None:
     """A kill is recovered from within moments, not after a lease."""
     plant(tmp_path, OLD)
     killed = child(tmp_path / "t", 30, "SIGKILL")
