@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fstx.errors import UsageError
-from fstx_conformance.broken import backends, calls, stores, unsynced
+from fstx_conformance.broken import backends, calls, depots, stores, unsynced
 from fstx_conformance.broken.over import Datasets, Local, Memory
 from fstx_conformance.results import CaseResult, Level, Result, Verdict
 from fstx_conformance.run import run
@@ -262,6 +262,47 @@ BROKEN: dict[str, Broken] = {
         "A record that was acknowledged is believed, though the log was truncated past it.",
         passes=(Level.SCALE, Level.CRASH, Level.AMBIGUITY),
         case="fencing.truncate",
+    ),
+    # --- unfinished jobs
+    "a unit that is kept late": Broken(
+        _dataset(backend=depots.KeepsLate),
+        Level.RESUME,
+        ("RESUME-1",),
+        "A finished unit is kept when the next one is.",
+        passes=(Level.SCALE,),
+        case="resume.kill-at-every-step",
+    ),
+    "unreadable is missing": Broken(
+        _local(backend=depots.TakesForMissing),
+        Level.RESUME,
+        ("RESUME-5",),
+        "A job's configuration that can't be read counts as none.",
+        passes=(Level.SCALE,),
+        case="resume.mismatch",
+    ),
+    "records that are trusted": Broken(
+        _local(backend=depots.Trusts),
+        Level.RESUME,
+        ("RESUME-3",),
+        "A unit counts as its line says, without a look at its objects.",
+        passes=(Level.SCALE,),
+        case="resume.torn-unit",
+    ),
+    "late workers are not told": Broken(
+        _dataset(backend=depots.NeverTells),
+        Level.RESUME,
+        ("RESUME-10",),
+        "What a worker stages for a job that is over stays.",
+        passes=(Level.SCALE,),
+        case="resume.late-workers",
+    ),
+    "one name for all attempts": Broken(
+        _dataset(backend=depots.OneNameAPath),
+        Level.RESUME,
+        ("BACKEND-9",),
+        "An object of a job is named by its path alone, so a second attempt overwrites the first one.",
+        passes=(Level.SCALE,),
+        case="resume.duplicates",
     ),
     # --- promises, state, secrets
     "shared state": Broken(
