@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -167,9 +168,11 @@ class Batches:
                 "rows_per_batch": self._wanted.rows_per_batch,
                 "totals": list(self._totals),
             }
-        kept = tx.done[unit_id(batch.number)]
+        part = Part(batch.start, batch.stop, rows)
+        for staged, sum_ in unit.objects:
+            part = replace(part, size_bytes=staged.size_bytes, checksum=sum_)
         with self._lock:
-            self._parts[batch.number] = part_of(kept.info, kept.objects)
+            self._parts[batch.number] = part
             self._now.add(batch.number)
         return rows
 
