@@ -1,4 +1,4 @@
-"""Levels isolation, fencing and liveness: they pass here, and each fails where its promise is broken."""
+"""Levels isolation, fencing, resume and liveness: they pass here, and each fails where its promise is broken."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from fstx_conformance.schedule import Fault, Schedule, parse
 from fstx_conformance.subjects import subject_of
 from fstx_conformance.turns import Turns, step, switches
 
-for _name in ("isolation", "fencing", "liveness", "processes"):
+for _name in ("isolation", "fencing", "resuming", "liveness", "processes"):
     import_module(f"fstx_conformance.cases.{_name}")
 
 
@@ -177,7 +177,7 @@ def test_a_history_is_cut_where_it_is_too_long() -> None:
 
 
 @pytest.mark.parametrize("place", ["local", "memory", "tx-memory", "tx-local"])
-@pytest.mark.parametrize("id", ids(Level.ISOLATION, Level.FENCING, Level.LIVENESS))
+@pytest.mark.parametrize("id", ids(Level.ISOLATION, Level.FENCING, Level.RESUME, Level.LIVENESS))
 def test_the_level_passes(id: str, place: str, folder: str) -> None:
     """What is shipped keeps what the case asks for."""
     result = run_case(urls(folder)[place], id)
