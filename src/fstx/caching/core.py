@@ -204,8 +204,8 @@ class Cache:
 
     def _look(self, name: str, spelled: bytes) -> Value | Missing:
         try:
-            raw = self._place.read(name, note=self._room is not None)
-            return unpack(raw, spelled, verify=self._verify)
+            raw = self._place.read(name, note=self._room is not None, verify=self._verify)
+            return unpack(raw.data, spelled, verify=self._verify, known=raw.known)
         except FileNotFoundError:
             return MISSING
         except CorruptError as error:

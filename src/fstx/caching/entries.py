@@ -29,6 +29,9 @@ MARK = b"\x93fstx-c1"
 _HEAD = struct.Struct("<QI1s1s")
 _TAIL = struct.Struct("<I8s")
 FOOTER_BYTES = _HEAD.size + _TAIL.size
+TAIL_BYTES = _TAIL.size
+"""At the end: what the checksum does not cover."""
+
 _ALIGNED = 64
 _LONGEST_HEADER = 1 << 24
 _NO_HEADER = (ValueError, TypeError, SyntaxError, LookupError, OverflowError, TokenError)
@@ -75,7 +78,9 @@ def pack(value: Value, key: bytes) -> list[Buffer]:
     return [*pieces, _TAIL.pack(value_of, MARK)]
 
 
-def unpack(raw: NDArray[np.uint8], key: bytes | None, *, verify: bool = True) -> Value:
+def unpack(
+    raw: NDArray[np.uint8], key: bytes | None, *, verify: bool = True, known: str = ""
+) -> Value:
     """The value in an entry's bytes.
 
     Parameters
@@ -86,6 +91,8 @@ def unpack(raw: NDArray[np.uint8], key: bytes | None, *, verify: bool = True) ->
         The key that it has to be of; None takes any.
     verify
         False leaves the checksum out; lengths and key are compared all the same.
+    known
+        The checksum of all but the tail, where it was computed while reading.
 
     Raises
     ------
@@ -99,13 +106,7 @@ def unpack(raw: NDArray[np.uint8], key: bytes | None, *, verify: bool = True) ->
     if key is not None and bytes(raw[content : content + len(key) + FOOTER_BYTES]) != key + found:
         raise CorruptError("it is another key's")
     if verify:
-        value, _ = _TAIL.unpack(found[_HEAD.size :])
-        algorithm = found[_HEAD.size - 1 : _HEAD.size].decode("latin-1")
-        if algorithm not in "cz":
-            raise CorruptError(f"its checksum is of an unknown kind {algorithm!r}")
-        checked: Any = raw[: size - _TAIL.size]
-        if not matches(checked, f"{algorithm}{value:08x}"):
-            raise CorruptError("its checksum does not match")
+        _check(raw, found, known)
     if kind == b"b":
         return bytes(raw[:content])
     return _array(raw, content)
@@ -147,6 +148,17 @@ def _footer(found: bytes, size: int) -> tuple[int, bytes, bytes]:
     if kind not in (b"a", b"b"):
         raise CorruptError(f"it is of an unknown kind {kind!r}")
     return content, kind, found
+
+
+def _check(raw: NDArray[np.uint8], footer: bytes, known: str) -> None:
+    value, _ = _TAIL.unpack(footer[_HEAD.size :])
+    algorithm = footer[_HEAD.size - 1 : _HEAD.size].decode("latin-1")
+    if algorithm not in "cz":
+        raise CorruptError(f"its checksum is of an unknown kind {algorithm!r}")
+    wanted = f"{algorithm}{value:08x}"
+    covered: Any = raw[: raw.size - TAIL_BYTES]
+    if known != wanted if known[:1] == algorithm else not matches(covered, wanted):
+        raise CorruptError("its checksum does not match")
 
 
 def _array(raw: NDArray[np.uint8], content: int) -> NDArray[Any]:
@@ -195,6 +207,7 @@ def _readable(data: Buffer) -> Any:
 __all__ = [
     "FOOTER_BYTES",
     "MARK",
+    "TAIL_BYTES",
     "CorruptError",
     "Value",
     "key_of",

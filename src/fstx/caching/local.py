@@ -1,7 +1,8 @@
 """Where the entries of a cache lie: files of a local or mounted file system.
 
-A hit is one open and one read of one file. Its last use is the file's modification time, set anew when it is
-older than ten minutes. The turn to compute is a lock that the system frees when its holder dies.
+A hit is one open and one read of one file; above 4 MiB it is read in pieces. Its last use is the file's
+modification time, set anew when it is older than ten minutes. The turn to compute is a lock that the system
+frees when its holder dies.
 """
 
 from __future__ import annotations
@@ -11,27 +12,30 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 from fstx import seams
 from fstx.backends.local import native_ops
-from fstx.caching.entries import CorruptError, room_for
+from fstx.caching.entries import TAIL_BYTES, CorruptError, room_for
 from fstx.caching.leases import BEATS, Beat
-from fstx.caching.places import NOTE_S, StorePlace, Use
+from fstx.caching.places import NOTE_S, Raw, StorePlace, Use
 from fstx.ops import LockHandle, Ops
 from fstx.ops._wincrt import plain
+from fstx.state.entries import checksum
 from fstx.stores.local import LocalStore, open_read
 
 _WINDOWS = sys.platform == "win32"
 _DAMAGED = frozenset({errno.EIO, getattr(errno, "ESTALE", errno.EIO)})
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+_LARGE_BYTES = 4 << 20
+_PIECE_BYTES = 1 << 19
 _PAUSE_S = 0.001
 _LONGEST_S = 0.05
 _STALE_S = 3600.0
+
+
+_Read: TypeAlias = Callable[[Any], int]
 
 
 class LocalPlace(StorePlace):
@@ -48,10 +52,10 @@ class LocalPlace(StorePlace):
     def where(self, name: str) -> str:
         return plain(self.store.path_of(f"entries/{name}"))
 
-    def read(self, name: str, *, note: bool) -> NDArray[np.uint8]:
+    def read(self, name: str, *, note: bool, verify: bool) -> Raw:
         path = os.path.join(self._entries, name)
         try:
-            raw, st = _read(path)
+            raw, st = _read(path, verify)
         except IsADirectoryError:
             raise FileNotFoundError(errno.ENOENT, "a directory, not an entry", path) from None
         except OSError as error:
@@ -154,27 +158,34 @@ class LockTurns:
                 os.unlink(self._path)
 
 
-def _read(path: str) -> tuple[NDArray[np.uint8], os.stat_result]:
+def _read(path: str, verify: bool) -> tuple[Raw, os.stat_result]:
     """The content, and what the system tells of the open file."""
     if _WINDOWS:
         with open_read(path) as file:
-            st = os.fstat(file.fileno())
-            raw = room_for(st.st_size)
-            return raw[: _fill(raw, lambda rest: file.readinto(rest))], st
+            return _fill(file.fileno(), file.readinto, verify)
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        st = os.fstat(fd)
-        raw = room_for(st.st_size)
-        return raw[: _fill(raw, lambda rest: os.readv(fd, [rest]))], st
+        return _fill(fd, lambda into: os.readv(fd, [into]), verify)
     finally:
         os.close(fd)
 
 
-def _fill(raw: NDArray[np.uint8], read: Any) -> int:
-    done = 0
-    while done < raw.size and (count := read(raw[done:])):
-        done += count
-    return done
+def _fill(fd: int, read: _Read, verify: bool) -> tuple[Raw, os.stat_result]:
+    """In one read; a large entry in pieces, each summed while the processor has it at hand."""
+    st = os.fstat(fd)
+    raw, done, known = room_for(st.st_size), 0, ""
+
+    def pieces(end: int, size: int) -> Iterator[Any]:
+        nonlocal done
+        while done < end and (count := read(raw[done : min(done + size, end)])):
+            done += count
+            yield raw[done - count : done]
+
+    if verify and st.st_size > _LARGE_BYTES:
+        known = checksum(pieces(st.st_size - TAIL_BYTES, _PIECE_BYTES))
+    for _ in pieces(st.st_size, st.st_size):
+        pass
+    return Raw(raw[:done], known), st
 
 
 __all__ = ["LocalPlace", "LockTurns"]

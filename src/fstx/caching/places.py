@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,13 @@ class Use:
     name: str
     size_bytes: int
     used_s: float
+
+
+class Raw(NamedTuple):
+    """The bytes of an entry, and their checksum without the tail, where it was computed on the way."""
+
+    data: NDArray[np.uint8]
+    known: str = ""
 
 
 class Turn(Protocol):
@@ -77,12 +84,15 @@ class StorePlace:
         """The entry's place, for messages."""
         return f"{self.store.url}/{_key(name)}"
 
-    def read(self, name: str, *, note: bool) -> NDArray[np.uint8]:
-        """The bytes of an entry, in one request. `note`: uses are to be noted, now and then."""
+    def read(self, name: str, *, note: bool, verify: bool) -> Raw:
+        """The bytes of an entry, in one request.
+
+        `note`: uses are to be noted, now and then. `verify`: the checksum is wanted, and may be given.
+        """
         raw = np.frombuffer(self.store.get(_key(name)), np.uint8)
         if note:
             self._note(name)
-        return raw
+        return Raw(raw)
 
     def _note(self, name: str) -> None:
         """Note a use by a request that nobody waits for: at random, as a look at the last one would be one
@@ -182,4 +192,4 @@ def _key(name: str) -> str:
     return f"entries/{name}"
 
 
-__all__ = ["FORMAT", "NOTE_S", "StorePlace", "Turn", "Turns", "Use", "is_name"]
+__all__ = ["FORMAT", "NOTE_S", "Raw", "StorePlace", "Turn", "Turns", "Use", "is_name"]

@@ -40,9 +40,9 @@ def check(place: StorePlace, *, remove: bool = False) -> CacheCheck:
     count, size_bytes, corrupt = 0, 0, {}
     for info in place.entries():
         try:
-            raw = place.read(info.key, note=False)
-            unpack(raw, None)
-            if keys.name_of(_spelled(place, info.key, len(raw))) != info.key:
+            raw = place.read(info.key, note=False, verify=True)
+            unpack(raw.data, None, known=raw.known)
+            if keys.name_of(_spelled(place, info.key, raw.data.size)) != info.key:
                 raise CorruptError("it is another key's")
         except FileNotFoundError:
             continue  # removed meanwhile
