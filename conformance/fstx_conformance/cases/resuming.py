@@ -152,17 +152,16 @@ def duplicates(lab: Lab) -> None:
             tx.adopt([b])
             tx.adopt([b])
         same(lab, room, {**OLD, "x": two}, "when the later of two attempts was adopted")
+        other = jobs.begin(room, config={"kit": "other"}, id="others")
+        strange = other.unit_stager().stage("w", two)
+        other.rollback()
         job = jobs.begin(room, id="duplicates")
         stack.callback(job.rollback)  # nothing, once it is over
         stager = (_elsewhere(lab, room, job.unit_stager()) or [job.unit_stager()])[0]
         a, b = job.unit_stager().stage("z", one), stager.stage("z", two)
         first, again = job.finish("1", [a]), job.finish("1", [b])
         lab.check(first == again, "a unit that was finished was finished anew")
-        other = jobs.begin(room, config={"kit": "other"}, id="others")
-        stack.callback(other.rollback)
-        strange = other.unit_stager().stage("w", two)
         refused(lab, StateError, lambda: job.finish("2", [strange]), "a receipt of another job")
-        other.rollback()
         job.commit()
         lab.seen["committed"] += 2
         same(lab, room, {**OLD, "x": two, "z": one}, "when a unit was finished twice")
