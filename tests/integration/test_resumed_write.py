@@ -319,7 +319,7 @@ def test_a_replacement_goes_on(name: str, tmp_path: Path) -> None:
         fstx.write(Counted(fails=(3, 1)), url, resume="if_possible", **how)
     assert (values(url) == DATA + 1).all()
     array = Counted()
-    fstx.write(array, url, resume="always", compute=False, **how).compute()
+    fstx.write(array, url, resume="always", compute=False, **how).compute(scheduler="sync")
     assert array.asked == [(3, 1), (3, 2), (3, 3)]
     assert (values(url) == DATA).all()
 
