@@ -109,6 +109,8 @@ def test_garbage_is_refused(junk: bytes) -> None:
     """C6: wrong marks, wrong lengths, other files."""
     with pytest.raises(CorruptError):
         unpack(raw(junk), KEY)
+    with pytest.raises(CorruptError):
+        unpack(raw(junk), None, verify=False)
 
 
 @pytest.mark.parametrize(
