@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -212,3 +213,35 @@ def test_progress_is_seen(client, tmp_path: Path) -> None:
     kinds = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.task_prefixes))
     assert "fstx-write" in kinds
     assert not any(name.startswith("fstx-write-") for name in kinds)
+
+
+def test_a_write_on_a_cluster_is_resumed(client, tmp_path: Path) -> None:
+    """E16: chunks that a failed run finished on workers are not computed again by the next one."""
+    seen, bad = tmp_path / "seen", tmp_path / "bad"
+    seen.mkdir()
+    bad.touch()
+
+    def compute(block: np.ndarray, block_info=None) -> np.ndarray:
+        where = block_info[0]["chunk-location"]
+        if where == (3, 3):
+            while bad.exists() and len(list(seen.iterdir())) < 10:
+                time.sleep(0.01)
+            if bad.exists():
+                raise ZeroDivisionError("chunk (3, 3)")
+        (seen / f"{where}-{uuid.uuid4().hex}").touch()
+        return block
+
+    array = da.from_array(data(), chunks=CHUNK).map_blocks(
+        compute, dtype="f4", meta=np.empty((0, 0), "f4")
+    )
+    how = {"scheduler": client, "resume": "if_possible", "fingerprint": 1, "chunks": (CHUNK, CHUNK)}
+    with pytest.raises(ZeroDivisionError):
+        fstx.write(array, tmp_path / "r.zarr", **how)
+    (kept,) = fstx.jobs(tmp_path / "r.zarr")
+    first = len(list(seen.iterdir()))
+    bad.unlink()
+    fstx.write(array, tmp_path / "r.zarr", **how)
+    assert kept.units >= 8
+    assert len(list(seen.iterdir())) - first == 16 - kept.units
+    assert (zarr.open_array(tmp_path / "r.zarr", mode="r")[:] == data()).all()
+    assert fstx.jobs(tmp_path / "r.zarr") == []
