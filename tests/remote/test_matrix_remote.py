@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -94,13 +97,22 @@ def test_a_failing_chunk_leaves_nothing(name: str, target: RemoteTarget) -> None
     assert target.found() == before
 
 
+@pytest.fixture(scope="module")
+def processes() -> Iterator[ProcessPoolExecutor]:
+    """Two processes for dask, kept: to import what they need takes seconds."""
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
 @pytest.mark.parametrize("name", ["o.vrt", "o.zarr", "s.zarr"])
-def test_workers_in_other_processes_stage_there(name: str, target: RemoteTarget) -> None:
+def test_workers_in_other_processes_stage_there(
+    name: str, target: RemoteTarget, processes: ProcessPoolExecutor
+) -> None:
     """A6, E3: dask's processes stage to the store by themselves; what comes back is a receipt."""
     import dask
 
     array = da.from_array(VALUES, chunks=GRID)
-    with dask.config.set(scheduler="processes", num_workers=2):
+    with dask.config.set(scheduler="processes", pool=processes):
         put(target, name, array)
     single = target.found()
     assert single
