@@ -21,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+from fstx_conformance.cases import PROFILES  # noqa: E402
 from fstx_conformance.report import write  # noqa: E402
 from fstx_conformance.report.text import matrix, promises, told  # noqa: E402
 from fstx_conformance.results import Result, Verdict  # noqa: E402
@@ -70,7 +71,9 @@ def _server(kind: str, chained: bool) -> Make:
         emulator = getattr(emulators, kind)(logs)
         stack.callback(emulator.server.stop)
         place = stack.enter_context(emulator.place())
-        url = f"{place.url}/probe"
+        url = place.url.rpartition("/")[
+            0
+        ]  # as few directories above as can be: begin looks into each
         scheme = url.partition(":")[0]
         name = f"tx:: on {scheme} ({_TITLES[kind]})" if chained else f"{scheme} ({_TITLES[kind]})"
         return subject_of(f"tx::{url}" if chained else url, name=name, **place.options)
@@ -120,8 +123,14 @@ COMPARED = ("fsspec-transaction", "temp-replace", "zarr-localstore")
 BY_HAND = ("ext4", "xfs", "btrfs", "tmpfs")
 """Need root, mkfs and loop devices: run when named."""
 
-CI = ("local", "local-without-exchange", "tx-local", "memory", "tx-memory")
-"""What CI runs, all of it quick; the other subjects and profiles take longer and are run by name."""
+NEEDS_NO_ROOT = tuple(key for key in SUBJECTS if key not in (*COMPARED, *BY_HAND))
+
+CI = (
+    ("tx-s3", "standard"),
+    ("local", "standard"),
+    *((key, "quick") for key in reversed(NEEDS_NO_ROOT)),
+)
+"""What CI runs, the longest first: all subjects that need no root quickly, local files and S3 at length."""
 
 
 @contextlib.contextmanager
@@ -153,27 +162,28 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("profile", nargs="?", default="quick", help="or ci: as CI runs them")
-    usual = ",".join(key for key in SUBJECTS if key not in BY_HAND)
-    parser.add_argument("--only", default=usual, help="keys, with commas between")
+    parser.add_argument("--only", default="", help="keys, with commas between")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="so many subjects at once")
     parser.add_argument("--report", type=Path, default=ROOT / ".conformance", help="a directory")
     parser.add_argument("--into", type=Path, help="the result of one subject, in this process")
     parser.add_argument("--docs", action="store_true", help="write the table of the documentation")
     given = parser.parse_args()
-    ci = given.profile == "ci"
-    keys = list(CI) if ci and given.only == usual else given.only.split(",")
-    profile = "quick" if ci else given.profile
+    plan = _plan(given.profile, [key for key in given.only.split(",") if key])
     if given.into is not None:
-        given.into.write_text(run_one(keys[0], profile, given.seed).to_json(), encoding="utf-8")
+        [(key, profile)] = plan
+        given.into.write_text(run_one(key, profile, given.seed).to_json(), encoding="utf-8")
         return 0
     with ThreadPoolExecutor(given.jobs) as pool:
-        apart = pool.map(lambda key: run_apart(key, profile, given.seed), keys)
-        results = dict(zip(keys, apart, strict=True))
-    bad = [k for k in keys if k not in COMPARED and results[k].verdict is not Verdict.PASS]
+        results = list(pool.map(lambda one: run_apart(*one, given.seed), plan))
+    compared = {f"{key} {profile}" for key, profile in plan if key in COMPARED}
+    named = {
+        f"{key} {profile}": result for (key, profile), result in zip(plan, results, strict=True)
+    }
+    bad = [k for k, r in named.items() if k not in compared and r.verdict is not Verdict.PASS]
     for key in bad:
-        print(told(results[key]))
-    listed = [results[key] for key in keys]
+        print(told(named[key]))
+    listed = sorted(results, key=_order)
     print(matrix(listed))
     write(listed, given.report)
     if given.docs:
@@ -181,6 +191,18 @@ def main() -> int:
     if bad:
         print(f"not passed: {', '.join(bad)}")
     return 1 if bad else 0
+
+
+def _plan(profile: str, only: list[str]) -> list[tuple[str, str]]:
+    """Subjects and profiles."""
+    if profile == "ci":
+        return [one for one in CI if not only or one[0] in only]
+    return [(key, profile) for key in only or [k for k in SUBJECTS if k not in BY_HAND]]
+
+
+def _order(result: Result) -> tuple[bool, int]:
+    """Ours before comparisons, quick before standard."""
+    return result.strategy == "adapted", PROFILES.index(result.profile)
 
 
 def run_apart(key: str, profile: str, seed: int) -> Result:

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from fstx import seams
 from fstx.types import Capability
 from fstx_conformance.results import Failure
-from fstx_conformance.sampling import Sample, pick
+from fstx_conformance.sampling import Sample, musts, pick
 from fstx_conformance.scenes import SCENES, Scene
 from fstx_conformance.schedule import Fault, Schedule
 from fstx_conformance.subjects.base import Room, Subject
@@ -26,6 +26,8 @@ _DEAR = 10.0  # from this cost on a case has few trials, and says of how many
 _DEAR_BUDGET = {"quick": 160, "standard": 480, "exhaustive": 1_000_000_000}
 _EPOCH_NS = 1_700_000_000_000_000_000  # where the time that names carry begins
 _KEPT = 5  # failures that are told with all details
+_FEW = 3  # scenes in the quick profile of a dear storage
+_MORE = 4  # trials of a sweep beyond the budget, at most, for words that have to be told
 _quiet: WeakKeyDictionary[Subject, dict[tuple[object, ...], Trial]] = WeakKeyDictionary()
 
 
@@ -77,10 +79,14 @@ class Lab:
     broken: Counter[Capability] = field(default_factory=Counter)
     kept: set[Capability] = field(default_factory=set)  # promises that a trial held up
     sample: Sample = field(default_factory=Sample)
+    sees: tuple[
+        str, ...
+    ] = ()  # words that the case has to be told; on a dear storage they are sought
 
     def __post_init__(self) -> None:
         self.rng = random.Random(f"{self.seed} {self.case}")
         self._leftovers = False
+        self._scenes = (1, 1)  # of so many scenes so many are tried
 
     # --- places --------------------------------------------------------------------------------------
 
@@ -116,7 +122,18 @@ class Lab:
         if self.replay is not None and self.replay.scene:
             return [SCENES[self.replay.scene]] if self.replay.scene in SCENES else []
         listed = [SCENES[n] for n in names] if names else list(SCENES.values())
-        return [s for s in listed if self.profile in s.profiles]
+        found = [s for s in listed if self.profile in s.profiles]
+        if not self.dear or self.profile != "quick" or len(found) <= _FEW:
+            return found
+        drawn = random.Random(f"{self.seed} scenes").sample(list(SCENES), len(SCENES))
+        few = sorted(found, key=lambda s: drawn.index(s.name))[:_FEW]  # the same ones in all cases
+        self._scenes = (len(found), len(few))
+        return few
+
+    def all_of(self, count: int) -> int:
+        """How many there would be with all scenes, of what there are with some."""
+        every, some = self._scenes
+        return count * every // some
 
     @property
     def dear(self) -> bool:
@@ -127,7 +144,7 @@ class Lab:
     def budget(self) -> int:
         """About how many trials the case may make; counted, not measured, so that runs can be repeated."""
         if self.dear:
-            return max(2, int(_DEAR_BUDGET[self.profile] / self.subject.cost))
+            return max(1, int(_DEAR_BUDGET[self.profile] / self.subject.cost))
         least = 4 if self.profile == "quick" else 12
         return max(least, int(_BUDGET[self.profile] / self.subject.cost))
 
@@ -280,7 +297,7 @@ class Lab:
         self._leftovers = leftovers
         trials = self.trials(share, 4, parts)
         pairs, each = self._chosen(scenes, actions, trials)
-        self.sample.of += len(scenes) * len(actions)
+        self.sample.of += self.all_of(len(scenes) * len(actions))
         for turn, (scene, action) in enumerate(pairs):
             self._sweep_one(scene, action, op, sticky, agent, first, hooks, each, turn)
 
@@ -313,13 +330,13 @@ class Lab:
         turn: int,
     ) -> None:
         count, moments = self._numbers(scene, op, agent, first, hooks)
-        ends = [1, count]
         some = self._some(moments, (each + 1) // 2)
-        numbers = pick(count, each, [*ends, *some] if turn % 2 else [*some, *ends], self.rng)
+        numbers = pick(count, each, musts([1, count], some, turn), self.rng)
+        more = self.more(count, numbers)
         if each > count and agent == "writer":
             numbers.append(count + 1)  # the end of a sweep: nothing is there to go wrong
         tried = 0
-        for k in numbers:
+        for k in itertools.chain(numbers, more):
             fault = Fault(op, k, action, agent=agent, sticky=sticky)
             faults = (first, fault) if first is not None else (fault,)
             found = self.trial(
@@ -329,6 +346,14 @@ class Lab:
                 break
             tried += bool(found.fired[action])
         self.sample.add(tried, count)
+
+    def more(self, count: int, tried: Sequence[int]) -> Iterator[int]:
+        """Further points of a sweep, on a dear storage, as long as a word was not told that has to be."""
+        others = [k for k in range(1, count + 1) if k not in tried]
+        for k in pick(len(others), _MORE, (), self.rng) if self.dear else ():
+            if self.replay is not None or all(self.seen[word] for word in self.sees):
+                return
+            yield others[k - 1]
 
     def _some(self, moments: dict[int, bool], limit: int) -> list[int]:
         """The moments that must not be, and as many of the others as the limit allows."""

@@ -26,7 +26,7 @@ from fstx.paths import is_below
 from fstx.types import Capability, Mode, OutcomeState
 from fstx_conformance.injector import Injector, Killed
 from fstx_conformance.lab import Lab
-from fstx_conformance.sampling import divided, pick
+from fstx_conformance.sampling import divided, musts, pick
 from fstx_conformance.scenes import FRESH, Scene, stage_all
 from fstx_conformance.schedule import Fault, Schedule
 from fstx_conformance.subjects.base import Process, Room, Tree
@@ -298,11 +298,11 @@ def races(lab: Lab, listed: Iterable[Race], share: float = 1.0) -> None:
         counts = {w.name: len(quiet.calls[w.name]) for w in race.writers}
         limit = max(4, int(lab.budget * share * race.seconds / total))
         if lab.dear:
-            limit = max(1, lab.budget // len(listed) - 2)
+            limit = max(0, lab.budget // len(listed) - 2)
         meeting = (Fault("step", 3, "switch", agent=race.writers[0].name),)  # all is staged
         lab.experiment(race.name, Schedule(meeting, lab.seed), partial(_run, race))
         tried = 2
-        for faults in switches(counts, limit, lab.rng.random()):
+        for faults in switches(counts, limit, lab.rng.random()) if limit else ():
             lab.experiment(race.name, Schedule(faults, lab.seed), partial(_run, race))
             tried += 1
         lab.sample.add(tried, interleavings(counts))
@@ -335,9 +335,9 @@ def at_each_call(lab: Lab, sweeps: Sequence[Calls], limit: int) -> None:
         for sweep in named.values():
             lab.experiment(sweep.name, lab.replay, sweep.run)
         return
-    lab.sample.of += len(sweeps)
+    lab.sample.of += lab.all_of(len(sweeps))
     if lab.dear:
-        sweeps = divided(sweeps, limit, 2, lab.rng)
+        sweeps = divided(sweeps, limit, 1, lab.rng)
         limit = max(1, limit // len(sweeps))
     for turn, sweep in enumerate(sweeps):
         _at_each_call(lab, sweep, limit, turn)
@@ -352,12 +352,15 @@ def _at_each_call(lab: Lab, sweep: Calls, limit: int, turn: int) -> None:
         begin += next((i for i, c in enumerate(calls) if fault.matches(sweep.agent, *c)), 0) + 1
     count = len(calls) - begin + 1
     decides = [k for k, c in enumerate(calls, 1) if c[1].startswith("log/") and k >= begin][-1:]
-    musts = [k - begin + 1 for k in decides]
-    chosen = pick(count, limit, [1, *musts, count] if turn % 2 else [*musts, 1, count], lab.rng)
-    for k in chosen:
+    decides = decides or [begin + count * 2 // 5]  # no log: somewhere before it is decided
+    tried = 0
+    chosen = pick(count, limit, musts([1, count], [k - begin + 1 for k in decides], turn), lab.rng)
+    more = lab.more(count, chosen)
+    for k in itertools.chain(chosen, more):
         faults = sweep.faults(k + begin - 1)
         lab.experiment(sweep.name, Schedule(faults, lab.seed), sweep.run)
-    lab.sample.add(len(chosen), max(0, count))
+        tried += 1
+    lab.sample.add(tried, max(0, count))
 
 
 def _run(race: Race, room: Room, schedule: Schedule) -> Trial:

@@ -98,6 +98,7 @@ class Account:
     ) -> CaseResult:
         """Run one case, if `first` to its first failure; what it came to is noted."""
         lab = Lab(self.subject, case.id, self.profile, self.seed, replay, progress, first)
+        lab.sees = case.sees
         result = _run_case(case, lab)
         self.found.append(result)
         self.seen += lab.seen

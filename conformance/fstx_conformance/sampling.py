@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -53,6 +54,13 @@ def pick(points: int, many: int, musts: Iterable[int], chance: random.Random) ->
     return sorted(chosen)
 
 
+def musts(ends: Sequence[int], moments: Sequence[int], turn: int) -> list[int]:
+    """Ends of a sweep and the moments that matter in it by turns, from one sweep to the next others first."""
+    both = (moments, ends) if turn % 2 == 0 else (ends, moments)
+    found = [k for pair in zip_longest(*both) for k in pair if k is not None]
+    return found if turn % 4 < 2 else found[::-1]
+
+
 def divided(sweeps: Sequence[T], trials: int, least: int, chance: random.Random) -> list[T]:
     """The sweeps that so many trials allow, each taking at least `least`; drawn where not all can be made."""
     most = max(1, trials // least)
@@ -62,4 +70,4 @@ def divided(sweeps: Sequence[T], trials: int, least: int, chance: random.Random)
     return [sweep for i, sweep in enumerate(sweeps) if i in drawn]
 
 
-__all__ = ["Sample", "divided", "pick"]
+__all__ = ["Sample", "divided", "musts", "pick"]

@@ -75,5 +75,6 @@ def refused(lab: Lab) -> None:
 def outage(lab: Lab) -> None:
     """Storage that is gone from one call on: what is told stays true when it is back."""
     scenes = lab.scenes("create", "update", "index", "keyed")
+    lab.sees = ("unknown",)  # nowhere is it likelier
     lab.sweep(scenes, ["fail", "lost-request"], op="*", sticky=True, parts=2)
-    lab.sweep(scenes, ["lost-reply"], op="*", sticky=True, share=0.5, parts=2)
+    lab.sweep(scenes, ["lost-reply"], op="*", sticky=True, share=0.5, parts=3)

@@ -23,7 +23,7 @@ def killed(lab: Lab) -> None:
         Calls(str(graves), partial(run_dead, graves), lambda k: (Fault("+", k, "kill"),), op="+")
         for graves in (Graves(), Graves(recovered=False))
     ]
-    at_each_call(lab, sweeps, lab.trials(0.2))
+    at_each_call(lab, sweeps, max(2, lab.trials(0.2)))
 
 
 @case(
@@ -44,7 +44,7 @@ def outage(lab: Lab) -> None:
         )
         for action in ("fail", "lost-reply")
     ]
-    at_each_call(lab, sweeps, lab.trials(0.12))
+    at_each_call(lab, sweeps, max(2, lab.trials(0.12)))
 
 
 @case(
@@ -96,7 +96,7 @@ def recoverer(lab: Lab) -> None:
     quiet = lab.quiet(str(Graves()), run)
     count = sum(c[2] for c in quiet.calls["writer"])
     deaths = {"quick": 2, "standard": 8}.get(lab.profile, count)
-    deaths = min(count, max(1, lab.trials() // 2) if lab.dear else deaths)
+    deaths = min(count, max(1, lab.trials() // 3) if lab.dear else deaths)
     firsts = [
         Fault("+", 1 + int((n + lab.rng.random()) * count / deaths), "kill") for n in range(deaths)
     ]
@@ -115,7 +115,7 @@ def recoverer(lab: Lab) -> None:
         for first in firsts
         for action in ("kill", "fail")
     ]
-    at_each_call(lab, sweeps, lab.trials(0.2 / deaths))
+    at_each_call(lab, sweeps, max(2, lab.trials(0.2 / deaths)))
 
 
 @case(
@@ -141,4 +141,4 @@ def collector(lab: Lab) -> None:
         )
         for action in ("kill", "fail")
     ]
-    at_each_call(lab, sweeps, lab.trials(0.2))
+    at_each_call(lab, sweeps, max(2, lab.trials(0.2)))

@@ -37,12 +37,15 @@ def machine(lab: Lab) -> None:
     made = seed(lab.seed)(machine_for(lab.subject))
     if lab.subject.cost > 2:
         steps = steps * 2 // 3  # readers look after each
+    phases = [Phase.explicit, Phase.generate]
+    if not lab.dear:  # else a failing program is told as it was drawn
+        phases.append(Phase.shrink)
     chosen = settings(
-        max_examples=max(3, int(count / lab.subject.cost)),
+        max_examples=max(min(3, lab.budget + 1), int(count / lab.subject.cost)),
         stateful_step_count=steps,
         database=None,
         deadline=None,
-        phases=(Phase.explicit, Phase.generate, Phase.shrink),
+        phases=phases,
         suppress_health_check=list(HealthCheck),
         print_blob=False,
     )

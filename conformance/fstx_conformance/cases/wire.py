@@ -29,7 +29,7 @@ _MORE = ("standard", "exhaustive")
 def lost(lab: Lab) -> None:
     """The answer to a request that changes something is lost, below the client's own retries."""
     if lab.profile == "quick":
-        Wire(lab).sweep((Versioned, EntryDocument), ["reset-after"], runs=9)
+        Wire(lab).sweep((Versioned, EntryDocument), ["reset-after"], runs=3)
     else:
         Wire(lab).sweep(SCENES, ["reset-after"])
 
@@ -40,7 +40,7 @@ def late(lab: Lab) -> None:
     wire = Wire(lab)
     for action in sorted(LATE):
         if lab.profile == "quick":
-            wire.sweep((Versioned, EntryDocument), [action], runs=2, late=("between", "after"))
+            wire.sweep((Versioned, EntryDocument), [action], runs=1, late=("between", "after"))
         else:
             wire.sweep(SCENES, [action], runs=_runs(lab, 18))
 

@@ -87,6 +87,7 @@ def _case(suite: ET.Element, place: str, case: CaseResult) -> None:
         ("rules", " ".join(case.rules)),
         ("runs", str(case.runs)),
         ("failing runs", str(case.failing_runs) if case.failing_runs else ""),
+        ("tried", "" if case.sample is None else str(case.sample)),
         ("fired", tallied(case.fired)),
         ("seen", tallied(case.seen)),
     )

@@ -174,6 +174,7 @@ def _level(row: LevelRow, id: str) -> Markup:
 
 def _case(case: CaseResult) -> Sequence[Child]:
     happened = [case.reason] if case.reason else []
+    happened += [f"tried: {case.sample}"] if case.sample is not None else []
     happened += [
         f"{n}: {tallied(p)}" for n, p in (("faults", case.fired), ("seen", case.seen)) if p
     ]

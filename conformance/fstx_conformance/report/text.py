@@ -71,6 +71,10 @@ def _lines(result: Result, signs: dict[Verdict, str], history_lines: int) -> Ite
         if cases:
             yield from ("", f"{heading}:")
             yield from (f"  {one_line(c.id)}: {one_line(c.reason)}" for c in cases)
+    sampled = [c for c in result.cases if c.sample is not None and not c.sample.whole]
+    if sampled:
+        yield from ("", "sampled:")
+        yield from (f"  {one_line(c.id)}: {c.sample}" for c in sampled)
     failed = failures(result)
     if failed:
         yield from ("", f"{many(len(failed), 'failure')}:")
