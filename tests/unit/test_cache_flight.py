@@ -19,6 +19,7 @@ import fstx
 from fstx import seams
 from fstx.backends.local import native_ops
 from fstx.caching import keys
+from fstx.caching.flight import MISSING, Missing, fly
 from fstx.caching.leases import LeaseTurns
 from fstx.caching.local import LockTurns
 from fstx.ops.processes import here, start_of
@@ -170,6 +171,26 @@ def test_a_holder_beats_while_it_computes(store: MemoryStore) -> None:
         time.sleep(0.001)
     turn.release()
     assert not [t for t in threading.enumerate() if t.name == "fstx-cache-beat"]
+    assert leases(store) == []
+
+
+def test_one_that_gets_the_turn_looks_again(store: MemoryStore) -> None:
+    """C9: what was put between the miss and the turn is read, not computed again."""
+
+    class Late(LeaseTurns):
+        def take(self) -> Any:
+            turn = super().take()
+            store.put("value", b"theirs")  # by the one that had the turn until now
+            return turn
+
+    def look() -> bytes | Missing:
+        return store.get("value") if store.info("value") else MISSING
+
+    def never() -> bytes:
+        raise AssertionError("computed again")
+
+    assert isinstance(look(), Missing)
+    assert fly(Late(store, NAME, LONG_S), look, never) == b"theirs"
     assert leases(store) == []
 
 
