@@ -87,7 +87,8 @@ def test_a_dear_storage_is_tried_at_a_stated_sample(dear: Any) -> None:
     first, one = tried(0)
     assert first.verdict is Verdict.PASS
     for case in first.cases:
-        assert case.sample is not None and 0 < case.sample.tried <= case.runs <= 10, case.id
+        assert case.sample is not None, case.id
+        assert 0 < case.sample.tried <= case.runs <= 10, case.id
     assert str(first.cases[0].sample) in told(first)
     assert [c.sample for c in Result.from_json(first.to_json()).cases] == [
         c.sample for c in first.cases
