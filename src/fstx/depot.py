@@ -56,7 +56,7 @@ class Depot(Protocol):
         """These objects are gone."""
 
     def decide(self, value: bytes, /) -> bytes:
-        """Put a decision if there is none; returns the one that counts. FileNotFoundError: the depot is gone."""
+        """Put a decision if there is none; the one that counts. FileNotFoundError: the depot is gone."""
 
     def decided(self) -> bytes | None:
         """The decision; None before."""

@@ -1,4 +1,4 @@
-"""Levels isolation, fencing, resume and liveness: they pass here, and each fails where its promise is broken."""
+"""Levels isolation, fencing, resume and liveness: they pass here, and fail where a promise is broken."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def test_the_same_values_are_the_same(one: Any, other: Any) -> None:
 
 
 def test_it_is_the_same_everywhere() -> None:
-    """D18: equal in other processes, with other hash seeds and in each Python that is here; fixed for ever."""
+    """D18: equal in other processes and with other hash seeds; the digest is fixed for ever."""
     code = (
         "import fstx; print(fstx.fingerprint({'s': {'x', 'y', 'z'}, 'n': [1, 2.5, None, 'ü'], "
         "'b': b'q', 'm': {'k': True}}).digest)"
