@@ -146,3 +146,27 @@ def test_a_killed_leader_is_followed(s3: Place) -> None:
         leader.wait(60)
         assert cache_of(s3, lease_s=3600).get_or_compute("a", lambda: b"mine") == b"mine"
     assert left(s3) == [f"entries/{NAME}"]
+
+
+def test_over_a_file_server(sftp: Place) -> None:
+    """C8, C9: over SFTP, where nothing but fsspec is between: computed once, kept whole, and no lease is left."""
+    cache = cache_of(sftp, max_bytes=100_000)
+    gate, calls, found = threading.Barrier(3), [], []
+
+    def compute() -> bytes:
+        calls.append(1)
+        return b"value"
+
+    def work() -> None:
+        gate.wait(60)
+        found.append(cache.get_or_compute("a", compute))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert (len(calls), found) == (1, [b"value"] * 3)
+    assert not cache.put("a", b"other", if_absent=True)
+    assert (list(cache), cache.check().ok, cache.trim()) == (["a"], True, 0)
+    assert left(sftp) == [f"entries/{NAME}"]
