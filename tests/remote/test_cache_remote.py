@@ -149,7 +149,7 @@ def test_a_killed_leader_is_followed(s3: Place) -> None:
 
 
 def test_over_a_file_server(sftp: Place) -> None:
-    """C8, C9: over SFTP, where nothing but fsspec is between: computed once, kept whole, and no lease is left."""
+    """C8, C9: over SFTP, through fsspec alone: computed once, kept whole, and no lease is left."""
     cache = cache_of(sftp, max_bytes=100_000)
     gate, calls, found = threading.Barrier(3), [], []
 
