@@ -375,7 +375,7 @@ def test_an_interrupt_cancels_the_request(s3_faulty: Place, fault_proxy: FaultPr
     """Protects from writes after Ctrl-C: the coroutine has ended when the caller goes on."""
     store = _store(s3_faulty)
     store.put("warm", b"")
-    fault_proxy.rules(Rule("hold", path="mine", wait_s=20))
+    fault_proxy.rules(Rule("hold", path="mine", wait_s=60))
     main = threading.main_thread().ident
     assert main is not None
     timer = threading.Timer(0.5, signal.pthread_kill, (main, signal.SIGINT))
@@ -384,7 +384,7 @@ def test_an_interrupt_cancels_the_request(s3_faulty: Place, fault_proxy: FaultPr
     with pytest.raises(KeyboardInterrupt):
         store.put_new("mine", b"")
     timer.join()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
     loop = store.link.service.fs.loop
     for _ in range(100):
         names = [repr(t.get_coro()) for t in asyncio.all_tasks(loop)]

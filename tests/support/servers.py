@@ -161,7 +161,7 @@ def fault_proxy(s3_server: S3, proxies: Callable[..., FaultProxy]) -> FaultProxy
 
 @pytest.fixture
 def s3_faulty(s3: Place, fault_proxy: FaultProxy) -> Place:
-    """A fresh bucket seen through `fault_proxy`."""
+    """An empty place seen through `fault_proxy`."""
     return s3.through(fault_proxy)
 
 

@@ -309,7 +309,7 @@ def test_a11_close_waits_for_running_chunks() -> None:
     thread = threading.Thread(target=writer.write_chunk, args=((0, 0), _chunk((0, 0))))
     with pytest.raises(RuntimeError, match="body"), writer:
         thread.start()
-        begun.wait(5)
+        assert begun.wait(30)
         raise RuntimeError("body")
     assert gauge.now == 0
     thread.join()
@@ -321,8 +321,8 @@ def test_a12_first_failure_by_time_and_the_others() -> None:
     barrier = threading.Barrier(2)
 
     def hook(index: Any, _block: Any) -> None:
-        barrier.wait(5)
-        time.sleep(0.03 * index[1])
+        barrier.wait(30)
+        time.sleep(0.3 * index[1])
         raise StorageError(f"chunk {index[1]}")
 
     writer = _writer(Opener(), hook)

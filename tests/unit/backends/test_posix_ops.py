@@ -103,7 +103,7 @@ def test_lock_excludes(ops: PosixOps, tmp_path: Path) -> None:
     assert ops.lock(path, wait_s=0.0) is None
     start = time.monotonic()
     assert ops.lock(path, wait_s=0.05) is None
-    assert 0.04 < time.monotonic() - start < 2
+    assert 0.04 < time.monotonic() - start < 10
     got: list[Any] = []
     waiter = threading.Thread(target=lambda: got.append(ops.lock(path, wait_s=10.0)))
     waiter.start()

@@ -117,7 +117,7 @@ def test_a11_settle_waits_for_running_and_cancels_waiting() -> None:
     release = threading.Event()
 
     def slow(batch: list[Any]) -> list[Any]:
-        release.wait(5)
+        release.wait(30)
         time.sleep(0.02)
         ran.append(batch[0][0])
         return []
