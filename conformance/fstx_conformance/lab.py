@@ -21,7 +21,7 @@ from fstx_conformance.schedule import Fault, Schedule
 from fstx_conformance.subjects.base import Room, Subject
 from fstx_conformance.trial import Trial, run_trial
 
-_BUDGET = {"quick": 36, "standard": 1200, "exhaustive": 1_000_000}
+_BUDGET = {"quick": 36, "standard": 480, "exhaustive": 1_000_000}
 _DEAR = 10.0  # from this cost on a case has few trials, and says of how many
 _DEAR_BUDGET = {"quick": 160, "standard": 480, "exhaustive": 1_000_000_000}
 _EPOCH_NS = 1_700_000_000_000_000_000  # where the time that names carry begins
