@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from fsspec.tests import abstract
-from fsspec.tests.abstract.common import GLOB_EDGE_CASES_TESTS as EDGES
 
 from support.emulators import Place
 from support.txabstract import Fixtures
 from support.txplaces import opened
-
-
-def some(test: Callable[..., None]) -> Callable[..., None]:
-    """The test with one in four of its patterns: all of them run over memory and disk in
-    `integration.test_tx_abstract`, and no storage is asked about patterns.
-    """
-
-    @functools.wraps(test)
-    def chosen(*args: Any, **kwargs: Any) -> None:
-        test(*args, **kwargs)
-
-    chosen.pytestmark = [pytest.mark.parametrize(EDGES["argnames"], EDGES["argvalues"][::4]).mark]  # type: ignore[attr-defined]
-    return chosen
 
 
 class S3(Fixtures):
@@ -37,15 +21,15 @@ class S3(Fixtures):
 
 
 class TestS3Copy(abstract.AbstractCopyTests, S3):
-    test_copy_glob_edge_cases = some(abstract.AbstractCopyTests.test_copy_glob_edge_cases)
+    pass
 
 
 class TestS3Get(abstract.AbstractGetTests, S3):
-    test_get_glob_edge_cases = some(abstract.AbstractGetTests.test_get_glob_edge_cases)
+    pass
 
 
 class TestS3Put(abstract.AbstractPutTests, S3):
-    test_put_glob_edge_cases = some(abstract.AbstractPutTests.test_put_glob_edge_cases)
+    pass
 
 
 class TestS3Open(abstract.AbstractOpenTests, S3):
@@ -58,17 +42,14 @@ class TestS3Pipe(abstract.AbstractPipeTests, S3):
 
 class TestS3CopyInside(abstract.AbstractCopyTests, S3):
     inside = True
-    test_copy_glob_edge_cases = some(abstract.AbstractCopyTests.test_copy_glob_edge_cases)
 
 
 class TestS3GetInside(abstract.AbstractGetTests, S3):
     inside = True
-    test_get_glob_edge_cases = some(abstract.AbstractGetTests.test_get_glob_edge_cases)
 
 
 class TestS3PutInside(abstract.AbstractPutTests, S3):
     inside = True
-    test_put_glob_edge_cases = some(abstract.AbstractPutTests.test_put_glob_edge_cases)
 
 
 class TestS3OpenInside(abstract.AbstractOpenTests, S3):
