@@ -28,7 +28,7 @@ from fstx_conformance.subjects.disks import LocalOnDisk, OnDisk
 from fstx_conformance.subjects.listed import Contents, ListedStore
 
 TARGET = "t"
-_COSTS = dict.fromkeys(("s3", "s3a", "az", "abfs", "abfss"), 50.0) | {"gs": 40.0, "gcs": 40.0}
+_COSTS = dict.fromkeys(("s3", "s3a", "az", "abfs", "abfss"), 80.0) | {"gs": 40.0, "gcs": 40.0}
 _PLAIN = 1.6  # a plain target takes so many times the requests of a dataset
 _NEAR = 2.0  # up to this cost readers make every request that readers make
 _CONTROL = ".fstx"
