@@ -77,7 +77,7 @@ def test_examples_run(page: Path, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=280,
         env={
             **os.environ,
             "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
