@@ -203,7 +203,7 @@ def strangers(lab: Lab) -> None:
 
 @case(Level.SEMANTICS, "credentials", "BACKEND-44")
 def credentials(lab: Lab) -> None:
-    """No value of a credential is in a text, a pickle or a stored object."""
+    """No value of a credential is in a text, a receipt, an error's pickle or a stored object."""
     secrets = _secrets(lab.subject.options)
     if not secrets:
         raise NotApplicable("the storage options have no credential")
@@ -220,10 +220,9 @@ def credentials(lab: Lab) -> None:
             "the URL": f"{tx.url} {getattr(backend, 'url', '')}",
             "the guarantee": str(tx.guarantee),
         }
-        with contextlib.suppress(TypeError, pickle.PicklingError):
-            told["the pickle of the stager"] = pickle.dumps(stager).decode("latin-1")
         error = refused(lab, TransactionError, lambda: create(room, b""), "create of what is there")
         told["an error"] = f"{error!r} {getattr(error, '__notes__', '')}"
+        told["the pickle of an error"] = pickle.dumps(error).decode("latin-1")
         for name, content in (raw.listing(room) or {}).items():
             told[f"the object {name}"] = f"{name} {content.decode('latin-1')}"
         tx.commit()

@@ -63,7 +63,7 @@ class StoreWriter(Protocol):
 
 @runtime_checkable
 class Store(Protocol):
-    """Whole objects under keys relative to one root. Thread-safe; pickles without credentials' values.
+    """Whole objects under keys relative to one root. Thread-safe; pickles, with the caller's storage options.
 
     Keys are ``/``-separated and relative. Nothing is cached. Errors are OSError: FileNotFoundError where
     there is no such object, PermissionError, ConnectionError or TimeoutError where it can't be
