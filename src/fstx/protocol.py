@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from fstx.types import (
     Buffer,
@@ -26,6 +25,9 @@ from fstx.types import (
     Snapshot,
     StagedObject,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class StagedFile(Protocol):
