@@ -175,9 +175,9 @@ def stall_and_go_on(arguments: list[str]) -> None:
     """
     import signal
 
-    from fstx.ops import remote
+    from fstx.ops import processes
 
-    remote.platform.node = lambda: "another host"  # type: ignore[assignment]
+    processes.platform.node = lambda: "another host"  # type: ignore[assignment]
     kind, url, k, result, *options = arguments
     place = FilePlace(kind, url, parse(options), Path(), 0)
     ops = DyingOps(
