@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 import platform
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -182,7 +184,8 @@ def _continued(
 ) -> ResumableTransaction:
     inner = begin(record.id)
     try:
-        units = [] if inner.committed else _checked(depot, record, verify, accept)
+        with _uncollected():
+            units = [] if inner.committed else _checked(depot, record, verify, accept)
     except BaseException:
         inner.rollback()
         raise
@@ -272,10 +275,20 @@ def _choose(
 
 
 def _recorded(depot: Depot, token: str) -> list[Unit]:
-    found = {
-        unit.id: unit for unit in decode_units(depot.lines(), token)
-    }  # the last one of an id counts
+    found = {u.id: u for u in decode_units(depot.lines(), token)}  # the last one of an id counts
     return list(found.values())
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """10^5 records at once are no garbage, and the collector would go through them again and again."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
 
 
 def _checked(

@@ -18,7 +18,6 @@ UnitId: TypeAlias = str | int | tuple[str | int, ...]
 """Names a unit of work within its job: text, a number, or a tuple of them."""
 
 _BATCH = 1000
-_OBJECT: list[type] = [str, str, int, str, bool]
 _FIELDS: dict[str, type] = {
     "token": str,
     "key": str,
@@ -189,7 +188,13 @@ def _unit(value: Any, token: str) -> Unit | None:
         if value["format"] != FORMAT:
             return None
         for path, key, size_bytes, sum_, publisher in value["objects"]:
-            if [type(v) for v in (path, key, size_bytes, sum_, publisher)] != _OBJECT:
+            if (
+                type(path) is not str
+                or type(key) is not str
+                or type(size_bytes) is not int
+                or type(sum_) is not str
+                or type(publisher) is not bool
+            ):
                 return None
             objects.append(Kept(StagedObject(path, key, size_bytes, token, publisher), sum_))
         id, info = value["unit"], value.get("info")
