@@ -15,7 +15,7 @@ from fstx.paths import check_path
 from fstx.protocol import Transaction
 from fstx.resuming import ResumableTransaction
 from fstx.resuming.jobs import depots_of
-from fstx.resuming.units import decode_job, decode_units
+from fstx.resuming.units import decode_units, record_of
 from fstx.types import Capability, Durability, Mode, OutcomeState
 
 PREFIX = "across-"
@@ -102,7 +102,7 @@ def depots_in(member: Member, id: str | None = None) -> list[Any]:
     for name in depots.names():
         depot = depots.open(name)
         try:
-            record = decode_job(depot.get_job(), f"{depot.url}/job.json")
+            record = record_of(depot)
         except (FileNotFoundError, ResumeError):
             continue
         wanted = record.id.startswith(PREFIX) if id is None else record.id == id
@@ -123,7 +123,7 @@ def about_in(depot: Any) -> About | None:
 
 
 def is_alive(member: Member, depot: Any, idle_s: float) -> bool:
-    record = decode_job(depot.get_job(), f"{depot.url}/job.json")
+    record = record_of(depot)
     state = member.backend.outcome(record.id)
     if state is OutcomeState.ACTIVE:
         return True

@@ -10,7 +10,7 @@ from typing import Self
 
 from fstx.across.publishing import REMOVE, published
 from fstx.across.records import COMMIT, About, Member, forget_all, id_of
-from fstx.backends.base import storage_errors
+from fstx.backends.base import roll_back, storage_errors
 from fstx.errors import FencedError, InDoubtError, PathError, StateError, TransactionError
 from fstx.paths import check_path
 from fstx.protocol import StagedFile
@@ -220,11 +220,7 @@ class TransactionAcross:
         if kind is None:
             self.commit()
             return
-        try:
-            self.rollback()
-        except Exception as second:  # noqa: BLE001 - the body's error is the one to raise
-            if error is not None:
-                error.add_note(f"rolling back transaction {self.id} failed as well: {second!r}")
+        roll_back(self.rollback, error, self.id)
 
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError("a transaction stays with its coordinator")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Self
@@ -335,11 +335,7 @@ class BaseTransaction(LocalPaths, ABC):
         if kind is None:
             self.commit()
             return
-        try:
-            self.rollback()
-        except Exception as second:  # noqa: BLE001 - the body's error is the one to raise (A15)
-            if error is not None:
-                error.add_note(f"rolling back transaction {self._id} failed as well: {second!r}")
+        roll_back(self.rollback, error, self._id)
 
     def __repr__(self) -> str:
         with self._lock:
@@ -448,6 +444,15 @@ class BaseTransaction(LocalPaths, ABC):
             or self._changes.gone(path)
             or any(p in self._changes.staged for p in parents(path))
         )
+
+
+def roll_back(undo: Callable[[], object], error: BaseException | None, txid: str) -> None:
+    """Undo after `error`, which is the one to raise: a failure in that becomes a note of it (A15)."""
+    try:
+        undo()
+    except Exception as second:  # noqa: BLE001 - see above
+        if error is not None:
+            error.add_note(f"rolling back transaction {txid} failed as well: {second!r}")
 
 
 def wrap_storage_error(error: OSError, doing: str, txid: str | None = None) -> StorageError:

@@ -21,7 +21,7 @@ from fstx.protocol import Transaction
 from fstx.resuming.checking import sound
 from fstx.resuming.fingerprint import Fingerprint, differences
 from fstx.resuming.transaction import ResumableTransaction
-from fstx.resuming.units import JobRecord, Unit, decode_job, decode_units, encode_job
+from fstx.resuming.units import JobRecord, Unit, decode_units, encode_job, record_of
 from fstx.types import Mode
 
 Resume: TypeAlias = Literal["never", "always", "if_possible"]
@@ -97,7 +97,7 @@ def sweep(backend: Any) -> list[str]:
 
 def _described(depot: Depot) -> Job | None:
     try:
-        record = decode_job(depot.get_job(), f"{depot.url}/job.json")
+        record = record_of(depot)
     except FileNotFoundError:
         return None  # over: what is left of it is swept
     except (ResumeError, OSError) as error:
@@ -166,9 +166,8 @@ def begin_job(
             boot_id(),
             chosen=id is not None,
         )
-        inner = begin(
-            record.id
-        )  # refuses what can't be written before anything of the job is there
+        # Refuses what can't be written before anything of the job is there.
+        inner = begin(record.id)
         return _first(inner, depots.open(f"{key}-{token}"), record, entry, backend)
     return _continued(backend, begin, *found, entry, verify, accept)
 
@@ -199,7 +198,7 @@ def open_job(
     backend: Any, begin: Callable[[str], Transaction], depot: Depot, *, entry: str | None
 ) -> ResumableTransaction:
     """Go on with the job of a depot, whoever began it; one that is committed is cleared away."""
-    record = decode_job(depot.get_job(), f"{depot.url}/job.json")
+    record = record_of(depot)
     return _continued(backend, begin, depot, record, entry, None, None)
 
 
@@ -241,7 +240,7 @@ def _choose(
             continue
         depot = depots.open(name)
         try:
-            record = decode_job(depot.get_job(), f"{depot.url}/job.json")
+            record = record_of(depot)
         except FileNotFoundError:
             continue  # killed before it began, or while it was removed: no job
         if record.fingerprint == fingerprint and record.mode == mode:

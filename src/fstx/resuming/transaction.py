@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from fstx.backends.base import storage_errors
+from fstx.backends.base import roll_back, storage_errors
 from fstx.depot import Depot
 from fstx.errors import (
     FencedError,
@@ -445,11 +445,7 @@ class ResumableTransaction:
         if kind is None:
             self.commit()
             return
-        try:
-            self.suspend()
-        except Exception as second:  # noqa: BLE001 - the body's error is the one to raise
-            if error is not None:
-                error.add_note(f"rolling back transaction {self.id} failed as well: {second!r}")
+        roll_back(self.suspend, error, self.id)
         if error is not None:
             self._tell(error)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from fstx.depot import Depot
 from fstx.errors import RecoveryError, ResumeError, UsageError
 from fstx.resuming.fingerprint import Fingerprint
 from fstx.state.sealing import FORMAT, intact, seal, unseal
@@ -148,6 +149,11 @@ def decode_job(data: bytes, where: str) -> JobRecord:
     )
 
 
+def record_of(depot: Depot) -> JobRecord:
+    """The configuration in a depot; FileNotFoundError where it is of no job, ResumeError as `decode_job`."""
+    return decode_job(depot.get_job(), f"{depot.url}/job.json")
+
+
 def encode_unit(unit: Unit) -> bytes:
     """One line."""
     objects = [
@@ -215,4 +221,5 @@ __all__ = [
     "encode_job",
     "encode_unit",
     "id_text",
+    "record_of",
 ]
