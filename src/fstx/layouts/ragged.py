@@ -15,17 +15,17 @@ import numpy as np
 
 from fstx.errors import UsageError
 from fstx.layouts.chunks import DTYPES, ChunkCodec, check_compression
-from fstx.layouts.zarr_metadata import array_metadata
+from fstx.layouts.zarr_metadata import DOCUMENT as DOCUMENT  # of every layout's module
+from fstx.layouts.zarr_metadata import OVERWRITE_MODE as OVERWRITE_MODE
+from fstx.layouts.zarr_metadata import ZarrDirectory, array_metadata
 from fstx.plan import ArraySpec, Grid, Host, Index, StatelessSink, cut
 from fstx.protocol import Stager, Transaction
-from fstx.types import Mode, StagedObject
+from fstx.types import StagedObject
 
 OPTIONS: frozenset[str] = frozenset({"compression", "level", "attributes"})
 """Names of the options that `plan` takes."""
 
 ENTERED_BY_NAME = False
-DOCUMENT: str | None = "zarr.json"
-OVERWRITE_MODE: Mode = "replace"
 
 
 def targets(name: str) -> tuple[str, ...]:
@@ -74,10 +74,9 @@ def plan(name: str, spec: ArraySpec, **options: Any) -> RaggedPlan:
 
 
 @dataclass(frozen=True)
-class RaggedPlan:
+class RaggedPlan(ZarrDirectory):
     """The plan of one group. Made by `plan`."""
 
-    name: str
     grid: Grid
     dtype: str
     compression: str | None
@@ -86,34 +85,6 @@ class RaggedPlan:
 
     ragged = True
     """Blocks may have any shape, also another number of axes."""
-
-    @property
-    def markers(self) -> tuple[str, ...]:
-        """As for Zarr."""
-        return ("zarr.json", ".zgroup", ".zarray")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (self.name,)
-
-    @property
-    def entry(self) -> str | None:
-        """None: readers open the directory, which is switched whole."""
-        return None
-
-    @property
-    def document(self) -> str | None:
-        """``zarr.json`` of the group."""
-        return f"{self.name}/{DOCUMENT}"
-
-    @property
-    def overwrite_mode(self) -> Mode:
-        return OVERWRITE_MODE
-
-    def replacing(
-        self, existing: Sequence[str], /, *, keep_previous: bool = False
-    ) -> tuple[RaggedPlan, tuple[str, ...]]:
-        return self, ()
 
     def sink(self, stager: Stager, /) -> StatelessSink:
         """A sink for blocks of this process."""

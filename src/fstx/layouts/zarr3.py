@@ -17,10 +17,12 @@ from fstx.errors import UsageError
 from fstx.layouts.chunks import DTYPES, ChunkCodec, check_compression
 from fstx.layouts.shard_sink import Partial, ShardSink
 from fstx.layouts.shards import ShardFormat, ShardLayout
-from fstx.layouts.zarr_metadata import array_metadata, fill_bytes
+from fstx.layouts.zarr_metadata import DOCUMENT as DOCUMENT  # of every layout's module
+from fstx.layouts.zarr_metadata import OVERWRITE_MODE as OVERWRITE_MODE
+from fstx.layouts.zarr_metadata import ZarrDirectory, array_metadata, fill_bytes
 from fstx.plan import ArraySpec, Grid, Host, Index, StatelessSink, block_slices, cut
 from fstx.protocol import Stager, Transaction
-from fstx.types import Buffer, Mode, StagedObject
+from fstx.types import Buffer, StagedObject
 
 OPTIONS: frozenset[str] = frozenset(
     {"chunks", "shards", "compression", "level", "fill_value", "attributes", "dimension_names"}
@@ -34,8 +36,6 @@ Shape = tuple[int, ...]
 
 
 ENTERED_BY_NAME = False
-DOCUMENT: str | None = "zarr.json"
-OVERWRITE_MODE: Mode = "replace"
 
 
 def targets(name: str) -> tuple[str, ...]:
@@ -199,43 +199,14 @@ def block_grid(spec: ArraySpec, chunks: Shape, shards: Shape | None) -> Grid:
 
 
 @dataclass(frozen=True)
-class ZarrPlan:
+class ZarrPlan(ZarrDirectory):
     """The plan of one Zarr v3 array. Made by `plan`."""
 
-    name: str
     shape: Shape
     codec: ChunkCodec
     shards: Shape | None
     grid: Grid
     metadata: bytes
-
-    @property
-    def markers(self) -> tuple[str, ...]:
-        """Files that make a directory a Zarr store; without one it is not overwritten."""
-        return ("zarr.json", ".zgroup", ".zarray")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (self.name,)
-
-    @property
-    def entry(self) -> str | None:
-        """None: readers open the directory, which is switched whole."""
-        return None
-
-    @property
-    def document(self) -> str | None:
-        """``zarr.json``: until it is there, the array is not, whatever chunks are."""
-        return f"{self.name}/{DOCUMENT}"
-
-    @property
-    def overwrite_mode(self) -> Mode:
-        return OVERWRITE_MODE
-
-    def replacing(
-        self, existing: Sequence[str], /, *, keep_previous: bool = False
-    ) -> tuple[ZarrPlan, tuple[str, ...]]:
-        return self, ()
 
     @property
     def layout(self) -> ShardLayout:

@@ -4,14 +4,54 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 
 from fstx.errors import UsageError
 from fstx.layouts.chunks import ChunkCodec
+from fstx.types import Mode
 
 Shape = tuple[int, ...]
+
+DOCUMENT: str | None = "zarr.json"
+OVERWRITE_MODE: Mode = "replace"
+
+
+@dataclass(frozen=True)
+class ZarrDirectory:
+    """What the plan of a directory that is Zarr's says of it, whether it is an array or a group."""
+
+    name: str
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """Files that make a directory a Zarr store; without one it is not overwritten."""
+        return ("zarr.json", ".zgroup", ".zarray")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @property
+    def entry(self) -> str | None:
+        """None: readers open the directory, which is switched whole."""
+        return None
+
+    @property
+    def document(self) -> str | None:
+        """``zarr.json``: until it is there, nothing else is, whatever chunks are."""
+        return f"{self.name}/{DOCUMENT}"
+
+    @property
+    def overwrite_mode(self) -> Mode:
+        return OVERWRITE_MODE
+
+    def replacing(
+        self, existing: Sequence[str], /, *, keep_previous: bool = False
+    ) -> tuple[Self, tuple[str, ...]]:
+        return self, ()
 
 
 def fill_bytes(value: object, dtype: np.dtype[Any]) -> bytes:
