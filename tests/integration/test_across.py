@@ -164,6 +164,22 @@ def test_a_coordinator_that_was_given_up_is_fenced(tmp_path: Path) -> None:
     assert _dataset(tmp_path) == {}
 
 
+def test_an_abort_counts_before_anything_went(tmp_path: Path) -> None:
+    """ACROSS-1: who finds its abort decided publishes nothing, also if whoever decided it died then."""
+    plant(tmp_path, OLD)
+    tx = fstx.begin_across(_urls(tmp_path), entry="index.json")
+    for path, data in WRITE.items():
+        tx.stage(path, data)
+    home = tx._order[-1].job
+    assert home is not None
+    assert home.depot.decide(b"abort\n") == b"abort\n"
+    with pytest.raises(fstx.FencedError):
+        tx.commit()
+    assert _plain(tmp_path) == OLD
+    assert _dataset(tmp_path) == {}
+    assert _leftovers(tmp_path) == []
+
+
 def test_a_living_coordinator_is_left_alone(tmp_path: Path) -> None:
     """A coordinator on local disk is seen to live, however long it takes."""
     plant(tmp_path, OLD)

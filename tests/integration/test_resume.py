@@ -301,6 +301,7 @@ def test_a_torn_or_hostile_line_is_a_unit_not_done(local: Target) -> None:
         seal({**hostile, "objects": [["../x", "a/y", 3, "", False]]}),
         seal({**hostile, "objects": [["x", "a/y", -1, "", False]]}),
         seal({**hostile, "objects": 3}),
+        b"0" * 32 + seal({**hostile, "objects": []})[32:],  # whole, but not what was written
         b"\xff\xfe not a record\n",
         b"\n",
     ]
