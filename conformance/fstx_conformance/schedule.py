@@ -8,6 +8,9 @@ The call is a pattern of names; ``*`` is any call and ``+`` any call that change
 
 ``power#17=lost(3,5-7)+torn(2)`` is no call: the power goes after entry 17 of the disk's log, and that is lost
 (see `seams.losses`). With the agent ``recoverer`` it goes again, in the recovery.
+
+Text of others (patterns, and what ``case=``, ``scene=`` and ``extra=`` hold) may be anything: what would part
+an entry or end a pattern, and what can't be printed, is spelled by its number, such as ``\\x3b`` for ``;``.
 """
 
 from __future__ import annotations
@@ -62,6 +65,7 @@ POWER = "power"
 _ENTRY = re.compile(
     r"(?:(?P<agent>[\w-]+):\s*)?(?P<op>[\w*+?-]+)(?:\[(?P<key>[^\]]*)\])?#(?P<nth>\d+)=(?P<action>[\w(),+-]+)(?P<sticky>!?)"
 )
+_NUMBER = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
 _LOSS = re.compile(r"kept|(?:\w+\([\d,-]+\))(?:\+\w+\([\d,-]+\))*")
 
 
@@ -85,7 +89,7 @@ class Fault:
 
     def __str__(self) -> str:
         agent = "" if self.agent == "writer" else f"{self.agent}: "
-        key = "" if self.key == "*" else f"[{self.key}]"
+        key = "" if self.key == "*" else f"[{_spelled(self.key)}]"
         return f"{agent}{self.op}{key}#{self.nth}={self.action}{'!' if self.sticky else ''}"
 
 
@@ -100,9 +104,9 @@ class Schedule:
     extra: str = ""  # what a case needs besides, in a form of its own
 
     def __str__(self) -> str:
-        head = [f"case={self.case}"] if self.case else []
-        head += [f"scene={self.scene}"] if self.scene else []
-        tail = [f"extra={self.extra}"] if self.extra else []
+        head = [f"case={_spelled(self.case)}"] if self.case else []
+        head += [f"scene={_spelled(self.scene)}"] if self.scene else []
+        tail = [f"extra={_spelled(self.extra)}"] if self.extra else []
         return "; ".join([*head, f"seed={self.seed}", *map(str, self.faults), *tail])
 
     def without(self, index: int) -> Schedule:
@@ -129,7 +133,7 @@ def parse(text: str) -> Schedule:
             continue
         word, equals, value = entry.partition("=")
         if equals and word in named:
-            named[word] = value.strip()
+            named[word] = _read(value.strip())
             continue
         found = _ENTRY.fullmatch(entry)
         if found is None or int(found["nth"]) < 1:
@@ -150,9 +154,35 @@ def parse(text: str) -> Schedule:
                 found["op"],
                 int(found["nth"]),
                 found["action"],
-                found["key"] or "*",
+                "*" if found["key"] is None else _read(found["key"]),
                 found["agent"] or "writer",
                 bool(found["sticky"]),
             )
         )
     return Schedule(tuple(faults), seed, named["case"], named["scene"], named["extra"])
+
+
+def _spelled(text: str) -> str:
+    """Any text so that it parts no entry and ends no pattern; `_read` gives it back."""
+    ends = (0, len(text) - 1)  # where blanks are lost
+
+    def lost(at: int, char: str) -> bool:
+        return char in ";]\\" or not char.isprintable() or (char == " " and at in ends)
+
+    return "".join(_numbered(char) if lost(at, char) else char for at, char in enumerate(text))
+
+
+def _numbered(char: str) -> str:
+    code = ord(char)
+    return (
+        f"\\x{code:02x}"
+        if code < 1 << 8
+        else f"\\u{code:04x}"
+        if code < 1 << 16
+        else f"\\U{code:08x}"
+    )
+
+
+def _read(text: str) -> str:
+    """What `_spelled` spelled; a backslash before anything else is one."""
+    return _NUMBER.sub(lambda found: chr(int(found[found.lastindex or 1], 16)), text)

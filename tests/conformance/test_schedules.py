@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fstx_conformance.results import Verdict
 from fstx_conformance.run import run
-from fstx_conformance.schedule import parse
+from fstx_conformance.schedule import Fault, Schedule, parse
 from fstx_conformance.subjects import subject_of
 
 LOCAL = {
@@ -67,6 +69,30 @@ def test_local_schedules(what: str, tmp_path: Path) -> None:
 def test_dataset_schedules(what: str, tmp_path: Path) -> None:
     """A schedule that once failed through tx:: passes, and its fault still fires."""
     _passes(f"tx::{tmp_path}", DATASET[what])
+
+
+_TEXTS = st.text(
+    st.sampled_from(r";][#=!:\x3b\"' *?{}," + "\n\t\x00\u2028") | st.characters(), max_size=8
+)
+
+
+@given(_TEXTS, _TEXTS, _TEXTS, _TEXTS)
+def test_any_text_survives_print_and_parse(key: str, case: str, scene: str, extra: str) -> None:
+    """What a schedule prints is read as the same schedule, whatever its patterns and names hold."""
+    faults = (Fault("put_new", 2, "kill", key=key, sticky=True), Fault("+", 1, "late", "*", "b"))
+    told = Schedule(faults, 3, case, scene, extra)
+    text = str(told)
+    assert parse(text) == told
+    assert text.isprintable()
+
+
+def test_a_pattern_with_a_separator_meets_its_key() -> None:
+    """A semicolon and a bracket in a pattern are spelled by numbers, and match the key that holds them."""
+    text = r"seed=0; put_new[a\x3b[[\x5db]#1=kill"
+    told = parse(text)
+    assert str(told) == text
+    assert told.faults[0].matches("writer", "put_new", "a;[b", True)
+    assert parse(r"put_new[dir\name]#1=kill").faults[0].key == r"dir\name"  # as people type it
 
 
 _SCRIPT = """
