@@ -42,6 +42,12 @@ def _tx_local(stack: ExitStack, folder: Path) -> Subject:
     return subject_of(f"tx::{folder / 'datasets'}", name="tx:: on local")
 
 
+def _windows(stack: ExitStack, folder: Path) -> Subject:
+    from fstx_conformance.subjects.simulated import WindowsSubject
+
+    return WindowsSubject(str(folder / "windows"))
+
+
 def _comparison(key: str) -> Make:
     return lambda stack, folder: ComparisonSubject(WRITERS[key](), str(folder / "compared"))
 
@@ -81,23 +87,29 @@ def _server(kind: str, chained: bool) -> Make:
     return make
 
 
-def _sftp(stack: ExitStack, folder: Path) -> Subject:
-    from fstx_conformance.subjects.fileservers import FileServerSubject
-    from support import emulators
+def _files(kind: str, name: str) -> Make:
+    """A file server over a folder of this machine."""
 
-    shared, logs = folder / "sftp", folder / "logs-sftp"
-    shared.mkdir()
-    logs.mkdir()
-    server = emulators.OwnSftp(shared, logs)
-    stack.callback(server.stop)
-    place = server.place()
-    return FileServerSubject(place.url, str(place.root), name="sftp (asyncssh)", **place.options)
+    def make(stack: ExitStack, folder: Path) -> Subject:
+        from fstx_conformance.subjects.fileservers import FileServerSubject
+        from support import emulators
+
+        shared, logs = folder / f"shared-{kind}", folder / f"logs-{kind}"
+        shared.mkdir()
+        logs.mkdir()
+        server = getattr(emulators, kind)(shared, logs)
+        stack.callback(server.stop)
+        place = server.place()
+        return FileServerSubject(place.url, str(place.root), name=name, **place.options)
+
+    return make
 
 
 _TITLES = {"S3": "ministack", "GCS": "own server", "Azure": "azurite"}
 SUBJECTS: dict[str, Make] = {
     "local": _local("local"),
     "local-without-exchange": _local("local, no exchange", exchange=False),
+    "windows": _windows,
     "tx-local": _tx_local,
     "memory": lambda stack, folder: subject_of("memory://probe", name="memory"),
     "tx-memory": lambda stack, folder: subject_of("tx::memory://probe", name="tx:: on memory"),
@@ -107,7 +119,9 @@ SUBJECTS: dict[str, Make] = {
     "tx-gcs": _server("GCS", True),
     "azure": _server("Azure", False),
     "tx-azure": _server("Azure", True),
-    "sftp": _sftp,
+    "sftp": _files("OwnSftp", "sftp (asyncssh)"),
+    "sshd": _files("Sshd", "sftp (OpenSSH)"),
+    "smb": _files("Smbd", "smb (Samba)"),
     "fsspec-transaction": _comparison("fsspec-transaction"),
     "temp-replace": _comparison("temp-replace"),
     "zarr-localstore": _comparison("zarr-localstore"),

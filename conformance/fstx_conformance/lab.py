@@ -28,6 +28,7 @@ _EPOCH_NS = 1_700_000_000_000_000_000  # where the time that names carry begins
 _KEPT = 5  # failures that are told with all details
 _FEW = 3  # scenes in the quick profile of a dear storage
 _MORE = 4  # trials of a sweep beyond the budget, at most, for words that have to be told
+_CONDITIONAL = ("put_new", "replace_if")
 _quiet: WeakKeyDictionary[Subject, dict[tuple[object, ...], Trial]] = WeakKeyDictionary()
 
 
@@ -329,10 +330,10 @@ class Lab:
         each: int,
         turn: int,
     ) -> None:
-        count, moments = self._numbers(scene, op, agent, first, hooks)
+        count, moments, deciding = self._numbers(scene, op, agent, first, hooks)
         some = self._some(moments, (each + 1) // 2)
         numbers = pick(count, each, musts([1, count], some, turn), self.rng)
-        more = self.more(count, numbers)
+        more = self.more(count, numbers, deciding)
         if each > count and agent == "writer":
             numbers.append(count + 1)  # the end of a sweep: nothing is there to go wrong
         tried = 0
@@ -347,13 +348,21 @@ class Lab:
             tried += bool(found.fired[action])
         self.sample.add(tried, count)
 
-    def more(self, count: int, tried: Sequence[int]) -> Iterator[int]:
-        """Further points of a sweep, on a dear storage, as long as a word was not told that has to be."""
+    def more(
+        self, count: int, tried: Sequence[int], likely: Sequence[int] = ()
+    ) -> Iterator[int]:
+        """Further points of a sweep, on a dear storage, as long as a word was not told that has to be.
+
+        The `likely` ones come first.
+        """
         others = [k for k in range(1, count + 1) if k not in tried]
-        for k in pick(len(others), _MORE, (), self.rng) if self.dear else ():
+        first = [k for k in likely if k in others][: _MORE // 2]
+        others = [k for k in others if k not in first]
+        drawn = pick(len(others), _MORE - len(first), (), self.rng)
+        for k in [*first, *(others[i - 1] for i in drawn)] if self.dear else ():
             if self.replay is not None or all(self.seen[word] for word in self.sees):
                 return
-            yield others[k - 1]
+            yield k
 
     def _some(self, moments: dict[int, bool], limit: int) -> list[int]:
         """The moments that must not be, and as many of the others as the limit allows."""
@@ -409,8 +418,10 @@ class Lab:
         agent: str,
         first: Fault | None,
         hooks: dict[str, Any] | None,
-    ) -> tuple[int, dict[int, bool]]:
-        """How many calls of a run `op` means, and the numbers of those about which readers' finds change."""
+    ) -> tuple[int, dict[int, bool], list[int]]:
+        """How many calls of a run `op` means; the numbers of those about which readers' finds change, and of
+        those that may decide: conditional ones up to the first change, the nearest first.
+        """
         quiet = self.undisturbed(scene, first, hooks)
         names = quiet.calls.get(agent, [])
         probe = Fault(op, 1, "fail", agent=agent)
@@ -422,4 +433,9 @@ class Lab:
             k = sum(i <= number for i in meant)
             moments[k] = moments.get(k, False) or bad
             moments[k + 1] = moments.get(k + 1, False) or bad
-        return len(meant), {k: bad for k, bad in moments.items() if 0 < k <= len(meant)}
+        change = quiet.moments[0][0] if quiet.moments else len(names)
+        deciding = [
+            k for k, i in enumerate(meant, 1) if i <= change and names[i][0] in _CONDITIONAL
+        ]
+        found = {k: bad for k, bad in moments.items() if 0 < k <= len(meant)}
+        return len(meant), found, deciding[::-1]

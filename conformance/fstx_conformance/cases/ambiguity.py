@@ -77,5 +77,5 @@ def outage(lab: Lab) -> None:
     scenes = lab.scenes("create", "update", "index", "keyed")
     lab.sees = ("unknown",)  # nowhere is it likelier
     lab.sweep(scenes, ["fail", "lost-request"], op="*", sticky=True, parts=2)
-    lab.sees = ()
     lab.sweep(scenes, ["lost-reply"], op="*", sticky=True, share=0.5, parts=3)
+    lab.sees = ()

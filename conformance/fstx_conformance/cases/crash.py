@@ -76,7 +76,7 @@ def _some_with_work(lab: Lab, scenes: list[Scene]) -> Iterator[tuple[Scene, Faul
     """Few kills, in scenes that the seed draws, of which a recovery has something to do."""
     most = 1 if lab.profile == "quick" else 3
     for scene in lab.rng.sample(scenes, len(scenes)):
-        count, moments = lab._numbers(scene, "+", "writer", None, None)
+        count, moments, _ = lab._numbers(scene, "+", "writer", None, None)
         first = Fault("+", max(1, min(moments, default=count) - 1), "kill-after")
         found = lab.undisturbed(scene, first)
         if most and any(changing for _, _, changing in found.calls.get("recoverer", ())):
