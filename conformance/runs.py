@@ -16,7 +16,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -87,6 +89,14 @@ def _server(kind: str, chained: bool) -> Make:
     return make
 
 
+def _smb_login(options: dict[str, Any]) -> Callable[[], object]:
+    """How a process logs in on its own: by the settings of smbclient, as a password does not travel."""
+    import smbclient
+
+    named = {key: options[key] for key in ("username", "password")}
+    return partial(smbclient.ClientConfig, **named)
+
+
 def _files(kind: str, name: str) -> Make:
     """A file server over a folder of this machine."""
 
@@ -100,7 +110,8 @@ def _files(kind: str, name: str) -> Make:
         server = getattr(emulators, kind)(shared, logs)
         stack.callback(server.stop)
         place = server.place()
-        return FileServerSubject(place.url, str(place.root), name=name, **place.options)
+        more = {} if kind != "Smbd" else {"login": _smb_login(place.options)}
+        return FileServerSubject(place.url, str(place.root), name=name, **place.options, **more)
 
     return make
 

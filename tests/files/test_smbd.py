@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import pickle
+import subprocess
+import sys
+from typing import Any
+
 import pytest
 import smbclient
 
@@ -46,6 +52,40 @@ class TestSmbd(FileTests):
         with fstx.begin(place.at("t"), mode=mode, **place.options) as tx:
             tx.stage("b", b"new")
         assert (place.root / "t" / "b").read_bytes() == b"new"
+
+    def test_a_worker_logs_in_by_settings(self, place: FilePlace) -> None:
+        """FILES-23: a stager works in a process whose `smbclient.ClientConfig` holds the password of its
+        user, and not where it holds that of another one."""
+        tx = begin(backend(place, "t", ops=self.calls(place)))
+        code = (
+            "import pickle, sys, smbclient\n"
+            "user, password, stager = pickle.load(sys.stdin.buffer)\n"
+            "smbclient.ClientConfig(username=user, password=password)\n"
+            "sys.stdout.buffer.write(pickle.dumps(stager.stage('a', b'far')))"
+        )
+
+        def staged(user: str) -> subprocess.CompletedProcess[bytes]:
+            told: Any = (user, place.options["password"], tx.stager())
+            command = [sys.executable, "-c", code]
+            return subprocess.run(
+                command, input=pickle.dumps(told), capture_output=True, timeout=60, check=False
+            )
+
+        done, refused = staged(place.options["username"]), staged("somebody")
+        assert b"does not let this user in" in refused.stderr
+        assert done.returncode == 0, done.stderr
+        tx.adopt([pickle.loads(done.stdout)])
+        tx.commit()
+        assert tree(place.root) == {"t/a": b"far"}
+
+    def test_a_new_file_where_a_directory_is(self, place: FilePlace) -> None:
+        """FILES-24: a name that a directory has is taken, as on every other system."""
+        plant(place.root, {"d/x": b"1"})
+        ops = self.calls(place)
+        folder = place.url.partition(f":{place.port}")[2]
+        with pytest.raises(FileExistsError) as raised:
+            ops.open_new(f"{folder}/d")
+        assert raised.value.errno == errno.EEXIST
 
     def test_names_of_windows(self, place: FilePlace) -> None:
         """FILES-21: a name that Windows can't hold is refused before a byte is written."""

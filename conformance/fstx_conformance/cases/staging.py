@@ -199,6 +199,9 @@ def receipts(lab: Lab) -> None:
 _WORKER = """
 import pickle, sys
 sys.path[:] = pickle.load(sys.stdin.buffer)
+login = pickle.load(sys.stdin.buffer)
+if login is not None:
+    login()
 stager = pickle.load(sys.stdin.buffer)
 with stager.open("streamed") as file:
     file.write(b"from far")
@@ -217,7 +220,10 @@ def remote_staging(lab: Lab) -> None:
             tx.rollback()
             lab.seen["aborted"] += 1
             return
-        told = pickle.dumps(sys.path) + pickle.dumps(tx.stager())
+        if not lab.subject.processes:
+            tx.rollback()
+            raise NotApplicable("other processes don't see this storage")
+        told = b"".join(map(pickle.dumps, (sys.path, lab.subject.login, tx.stager())))
         worker = [sys.executable, "-P", "-c", _WORKER]
         done = subprocess.run(worker, input=told, capture_output=True, timeout=120, check=False)
         if done.returncode:

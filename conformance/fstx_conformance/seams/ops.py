@@ -104,6 +104,21 @@ class FaultOps:
 
         return cast("BinaryIO", _File(self, self._call("open_new", path, perform), path))
 
+    def open_again(self, path: str) -> BinaryIO:
+        return cast("BinaryIO", _File(self, self._opened(self.inner.open_again, path), path))
+
+    def open_read(self, path: str) -> BinaryIO:
+        file: BinaryIO = self._opened(self.inner.open_read, path)
+        return file
+
+    def _opened(self, call: Callable[[str], Any], path: str) -> Any:
+        """A file that is there: no point of a schedule, and closed with the process."""
+        self.injector.live()
+        file = call(path)
+        self._files = [f for f in self._files if not f.closed]
+        self._files.append(file)
+        return file
+
     def read_file(self, path: str, limit_bytes: int) -> bytes:
         data: bytes = self._call(
             "read_file", path, lambda: self.inner.read_file(path, limit_bytes), changing=False

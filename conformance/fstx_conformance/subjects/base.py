@@ -11,7 +11,7 @@ import contextlib
 import gc
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -99,6 +99,7 @@ class Subject(ABC):
     processes: bool = True  # other processes see the same storage
     spared: Mapping[str, str] = MappingProxyType({})  # levels that mean nothing here, and why
     checks: bool = True  # transactions may be watched by `checked.Checked`
+    login: Callable[[], object] | None = None  # done by another process first, to be let in; pickles
 
     @abstractmethod
     def room(self) -> Room:

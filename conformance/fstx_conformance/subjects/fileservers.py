@@ -25,6 +25,8 @@ class FileServerSubject(Subject):
         A directory on the server.
     folder
         The same directory as this machine sees it: what readers find is read there.
+    login
+        What a process does to be let in by itself, where what travels between processes holds no password.
     **options
         Of the server, as `fstx.begin` takes them.
     """
@@ -33,8 +35,19 @@ class FileServerSubject(Subject):
     strategy = "rename, swap, redo"
     cost = 160.0
 
-    def __init__(self, url: str, folder: str, *, name: str, **options: Any) -> None:
+    def __init__(
+        self,
+        url: str,
+        folder: str,
+        *,
+        name: str,
+        login: Callable[[], object] | None = None,
+        **options: Any,
+    ) -> None:
         self.name, self.url, self._options = name, url, options
+        self.login = login
+        if login is not None:
+            login()
         self._top = f"fstx-conformance-{secrets.token_hex(4)}"
         self._folder = os.path.join(folder, self._top)
         self._count = 0

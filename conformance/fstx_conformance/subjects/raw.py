@@ -50,7 +50,7 @@ def store_of(room: Room) -> Store | None:
 def ops_of(room: Room) -> tuple[Ops, str] | None:
     """The calls on files that a room's backend makes, and an existing directory for them."""
     if isinstance(room, LocalRoom):
-        return room.ops(None), room.folder
+        return room.ops(None), room.root
     if isinstance(room, SchemeRoom):
         backend: Any = room.open()
         if isinstance(backend, LocalBackend):

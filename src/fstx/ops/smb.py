@@ -28,6 +28,7 @@ from fstx.ops.windows import DENIED, SHARING, WindowsOps, winerror
 
 T = TypeVar("T")
 
+_EXISTS = 183
 _LOST = 64  # as Windows says it: the network name is no longer available
 _SECRET = ("password",)
 _DEFAULT_PORT = 445
@@ -40,7 +41,7 @@ _CODES: dict[int, tuple[int, int]] = {
     0xC0000034: (2, errno.ENOENT),  # name not found
     0xC000003A: (3, errno.ENOENT),  # path not found
     0xC000000F: (2, errno.ENOENT),  # no such file
-    0xC0000035: (183, errno.EEXIST),
+    0xC0000035: (_EXISTS, errno.EEXIST),
     0xC0000022: (DENIED, errno.EACCES),
     0xC0000056: (DENIED, errno.EACCES),  # delete pending
     0xC0000121: (DENIED, errno.EACCES),  # can't be deleted
@@ -158,6 +159,8 @@ class SmbCrt:
         if self._pid != os.getpid():
             self._start()  # a forked child has no thread to hear its parent's connection
         options = {"port": _DEFAULT_PORT, **self._options, "connection_cache": self._cache}
+        if not options.get("password"):
+            options |= _settings(options.get("username"))
         with self._lock:
             try:
                 smbclient.register_session(self._host, **options)
@@ -202,7 +205,13 @@ class SmbCrt:
 
     def open(self, path: str, mode: str, *, alone: bool = False) -> BinaryIO:
         share = None if alone else "rw"
-        file = self._do("open_file", path, mode=mode, buffering=0, share_access=share)
+        try:
+            file = self._do("open_file", path, mode=mode, buffering=0, share_access=share)
+        except IsADirectoryError as error:  # Samba looks at the kind of what is there first
+            if "x" not in mode:
+                raise
+            text = "a directory has this name"
+            raise _as_windows(_EXISTS, errno.EEXIST, text, path) from error
         return cast(BinaryIO, SmbFile(file, path))
 
     def open_shared(self, path: str) -> BinaryIO:
@@ -391,6 +400,16 @@ def _disconnect(cache: dict[str, Any], pid: int) -> None:
 
         with contextlib.suppress(Exception):
             smbclient.reset_connection_cache(fail_on_error=False, connection_cache=cache)
+
+
+def _settings(username: str | None) -> dict[str, Any]:
+    """Who the settings of smbclient log in, where that is the same user or none was named."""
+    from smbclient import ClientConfig
+
+    config = ClientConfig()
+    if not config.password or username not in (None, config.username):
+        return {}
+    return {"username": config.username, "password": config.password}
 
 
 def _as_windows(code: int, number: int, text: str, path: str) -> OSError:
