@@ -19,6 +19,7 @@ from support.plainfaults import FaultStore, Killed, Plan, backend, content, cont
 
 Tree = dict[str, bytes]
 SMALL, MIDDLE = b"s" * 100, b"m" * 5000
+_used: list[MemoryStore] = []
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +130,12 @@ JOBS = {
 
 
 def fresh(job: Job) -> Store:
+    """The target before the job; a listing of memory looks at all keys, so the job before leaves none."""
+    while _used:
+        used = _used.pop()
+        used.delete([info.key for info in used.list("")])
     store = MemoryStore(f"f-{uuid.uuid4().hex}")
+    _used.append(store)
     for key, data in {**job.old, "other/x": b"not ours"}.items():
         store.put(key, data)
     return store
