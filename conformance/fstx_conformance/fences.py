@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from fstx import seams
+from fstx.errors import RecoveryError
 from fstx.types import Capability, OutcomeState, Settled
 from fstx_conformance.injector import Injector
 from fstx_conformance.lab import NotApplicable
@@ -39,6 +40,7 @@ class _Stop:
     settled: tuple[Settled, ...] = ()
     tree: Tree | None = None  # None: it never stopped
     early: bool = True  # it stopped before its begin had returned
+    held: bool = False  # recovery could not take what the writer had open, and changed nothing
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -90,9 +92,12 @@ def _stopped(room: Room, process: Injector, fence: Fence, stop: _Stop) -> None:
 
     def others() -> None:
         recoverer = Injector(agent="recoverer", history=process.history)
-        stop.settled = room.recover(recoverer).settled
+        try:
+            stop.settled = room.recover(recoverer).settled
+        except RecoveryError:  # what a process has open can't be taken away on every system
+            stop.held = True
         recoverer.die()
-        if fence.rival:
+        if fence.rival and not stop.held:
             with room.begin() as tx:
                 stage_all(RIVAL)(tx)
         stop.tree = room.read()
@@ -100,7 +105,8 @@ def _stopped(room: Room, process: Injector, fence: Fence, stop: _Stop) -> None:
     room.lose_locks(process)
     seams.end_of_process()
     elsewhere(others)
-    told = ", ".join(f"{s.state} {s.txid[:8]}" for s in stop.settled) or "nothing to settle"
+    told = ", ".join(f"{s.state} {s.txid[:8]}" for s in stop.settled)
+    told = told or ("could not settle it now" if stop.held else "nothing to settle")
     process.history.add(f"recoverer: {told}")
     if process.deliver():
         after = elsewhere(room.read)
@@ -127,7 +133,7 @@ def _judge(room: Room, trial: Trial, fence: Fence, stop: _Stop, word: str, when:
         if word in ("committed", "pending") and tree != scene.new:
             trial.problem(f"{when}told {word}; readers find {diff(tree, scene.new)} (BACKEND-24)")
         return
-    rival = RIVAL if fence.rival else {}
+    rival = RIVAL if fence.rival and not stop.held else {}
     old, new = {**scene.old, **rival}, {**scene.new, **rival}
     if scene.mode == "replace" and stop.early and tree == scene.new:
         new = scene.new  # it began after the rival

@@ -71,6 +71,19 @@ def test_dataset_schedules(what: str, tmp_path: Path) -> None:
     _passes(f"tx::{tmp_path}", DATASET[what])
 
 
+def test_a_writer_that_was_given_up_while_it_stages_is_told_so(tmp_path: Path) -> None:
+    """Its staging area is taken away at the rename that adopts an object: FencedError, not a missing file."""
+    subject = subject_of(str(tmp_path))
+    text = "case=fencing.fenced; scene=replace; seed=0; rename[*/a/* */s/0/a]#1=fence"
+    try:
+        (case,) = run(subject, replay=parse(text)).cases
+    finally:
+        subject.close()
+    assert case.verdict is Verdict.PASS
+    assert dict(case.fired) == {"fence": 1}
+    assert dict(case.seen)["fenced"] == 1
+
+
 _TEXTS = st.text(
     st.sampled_from(r";][#=!:\x3b\"' *?{}," + "\n\t\x00\u2028") | st.characters(), max_size=8
 )

@@ -99,7 +99,9 @@ class Subject(ABC):
     processes: bool = True  # other processes see the same storage
     spared: Mapping[str, str] = MappingProxyType({})  # levels that mean nothing here, and why
     checks: bool = True  # transactions may be watched by `checked.Checked`
-    login: Callable[[], object] | None = None  # done by another process first, to be let in; pickles
+    login: Callable[[], object] | None = (
+        None  # done by another process first, to be let in; pickles
+    )
 
     @abstractmethod
     def room(self) -> Room:

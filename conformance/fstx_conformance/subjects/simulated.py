@@ -21,7 +21,9 @@ class WindowsSubject(LocalSubject):
 
     processes = False
 
-    def __init__(self, url: str, *, name: str = "local (simulated Windows)", **options: Any) -> None:
+    def __init__(
+        self, url: str, *, name: str = "local (simulated Windows)", **options: Any
+    ) -> None:
         super().__init__(url, name=name, **options)
         self._clock = _Clock()
 

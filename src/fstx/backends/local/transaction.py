@@ -130,11 +130,7 @@ class LocalTransaction(BaseTransaction):
         stat = self._ops.lstat(source)
         if stat is None or stat.kind is not FileKind.FILE or stat.size_bytes != receipt.size_bytes:
             if self._ops.lstat(self._area) is None:
-                raise FencedError(
-                    f"the staging area of transaction {self.id} is gone: it was given up for dead",
-                    txid=self.id,
-                    outcome="aborted",
-                )
+                raise self._given_up()
             raise StorageError(
                 f"the staged bytes of {receipt.path!r} are not there whole "
                 f"({receipt.size_bytes} bytes expected, {stat.size_bytes if stat else 'none'} found)",
@@ -147,10 +143,20 @@ class LocalTransaction(BaseTransaction):
                 self._ops.replace_file(source, destination)
             else:
                 self._ops.rename(source, destination)
+        except FileNotFoundError as error:  # it was there: all of it is gone
+            self._failure = self._failure or error
+            raise self._given_up() from error
         except OSError as error:
             self._failure = self._failure or error
             raise wrap_storage_error(error, f"staging {receipt.path!r} failed", self.id) from error
         self._moved.add(receipt.key)
+
+    def _given_up(self) -> FencedError:
+        return FencedError(
+            f"the staging area of transaction {self.id} is gone: it was given up for dead",
+            txid=self.id,
+            outcome="aborted",
+        )
 
     def _source(self, receipt: StagedObject) -> str:
         folder, _, name = receipt.key.partition("/")
