@@ -110,7 +110,7 @@ class LocalSubject(Subject):
     def _make(self, folder: str, ops: Ops) -> Backend:
         return LocalBackend([os.path.join(folder, TARGET)], joined=False, ops=ops, **self._options)
 
-    def on_disk(self) -> OnDisk:
+    def on_disk(self) -> OnDisk | None:
         def make(ops: Ops, path: str) -> Backend:
             return LocalBackend([path], joined=False, ops=ops, **self._options)
 
