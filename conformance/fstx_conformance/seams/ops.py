@@ -126,13 +126,12 @@ class FaultOps:
         return data
 
     def sync_file(self, file: BinaryIO) -> None:
-        path = getattr(file, "_path", "")
-        raw = getattr(file, "_file", file)
-        self._call("sync_file", path, lambda: self.inner.sync_file(raw))
+        path = file._path if isinstance(file, _File) else ""
+        self._call("sync_file", path, lambda: self.inner.sync_file(_raw(file)))
 
     def begin_sync(self, file: BinaryIO) -> None:
         self.injector.live()
-        self.inner.begin_sync(getattr(file, "_file", file))
+        self.inner.begin_sync(_raw(file))
 
     def sync_dir(self, path: str) -> None:
         self._call("sync_dir", path, lambda: self.inner.sync_dir(path))
@@ -264,6 +263,11 @@ class _File:
             torn=lambda: self._file.write(view[: len(view) // 2]),
         )
         return written
+
+
+def _raw(file: Any) -> Any:
+    """What the calls below opened; files of theirs may have a file in them, too."""
+    return file._file if isinstance(file, _File) else file
 
 
 def _two(a: str, b: str) -> str:
