@@ -1,8 +1,8 @@
 """Where the entries of a cache lie: files of a local or mounted file system.
 
-A hit is one open and one read of one file; above 4 MiB it is read in pieces. Its last use is the file's
-modification time, set anew when it is older than ten minutes. The turn to compute is a lock that the system
-frees when its holder dies.
+A hit is one open and one read of one file; above 4 MiB it is read in pieces (`fstx.caching.reading`). Its
+last use is the file's modification time, set anew when it is older than ten minutes. The turn to compute is a
+lock that the system frees when its holder dies.
 """
 
 from __future__ import annotations
@@ -12,30 +12,26 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any
 
 from fstx import seams
 from fstx.backends.local import native_ops
-from fstx.caching.entries import TAIL_BYTES, CorruptError, room_for
+from fstx.caching.entries import CorruptError
 from fstx.caching.leases import BEATS, Beat
 from fstx.caching.places import NOTE_S, Raw, StorePlace, Use
+from fstx.caching.reading import LARGE_BYTES, ReadAt, read_summed, read_whole
 from fstx.ops import LockHandle, Ops
 from fstx.ops._wincrt import plain
-from fstx.state.entries import checksum
 from fstx.stores.local import LocalStore, open_read
 
 _WINDOWS = sys.platform == "win32"
+_ANYWHERE = hasattr(os, "preadv")  # not on Windows, nor on macOS before 11
 _DAMAGED = frozenset({errno.EIO, getattr(errno, "ESTALE", errno.EIO)})
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-_LARGE_BYTES = 4 << 20
-_PIECE_BYTES = 1 << 19
 _PAUSE_S = 0.001
 _LONGEST_S = 0.05
 _STALE_S = 3600.0
-
-
-_Read: TypeAlias = Callable[[Any], int]
 
 
 class LocalPlace(StorePlace):
@@ -162,30 +158,23 @@ def _read(path: str, verify: bool) -> tuple[Raw, os.stat_result]:
     """The content, and what the system tells of the open file."""
     if _WINDOWS:
         with open_read(path) as file:
-            return _fill(file.fileno(), file.readinto, verify)
+            st = os.fstat(file.fileno())
+            return _content(lambda into, _: file.readinto(into), st.st_size, verify), st
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return _fill(fd, lambda into: os.readv(fd, [into]), verify)
+        st = os.fstat(fd)
+        if _ANYWHERE:
+            return _content(lambda into, at: os.preadv(fd, [into], at), st.st_size, verify), st
+        return _content(lambda into, _: os.readv(fd, [into]), st.st_size, verify), st
     finally:
         os.close(fd)
 
 
-def _fill(fd: int, read: _Read, verify: bool) -> tuple[Raw, os.stat_result]:
-    """In one read; a large entry in pieces, each summed while the processor has it at hand."""
-    st = os.fstat(fd)
-    raw, done, known = room_for(st.st_size), 0, ""
-
-    def pieces(end: int, size: int) -> Iterator[Any]:
-        nonlocal done
-        while done < end and (count := read(raw[done : min(done + size, end)])):
-            done += count
-            yield raw[done - count : done]
-
-    if verify and st.st_size > _LARGE_BYTES:
-        known = checksum(pieces(st.st_size - TAIL_BYTES, _PIECE_BYTES))
-    for _ in pieces(st.st_size, st.st_size):
-        pass
-    return Raw(raw[:done], known), st
+def _content(read_at: ReadAt, size_bytes: int, verify: bool) -> Raw:
+    """In one read, or a large entry in pieces."""
+    if verify and size_bytes > LARGE_BYTES:
+        return read_summed(read_at, size_bytes, helped=_ANYWHERE)
+    return read_whole(read_at, size_bytes)
 
 
 __all__ = ["LocalPlace", "LockTurns"]
