@@ -17,9 +17,10 @@ can see and nothing that a retry stumbles over.
     fstx.dataset("tx::s3://bucket/cube.zarr").log()
 """
 
-from fstx.across import TransactionAcross, begin_across, recover_across
-from fstx.batching import Batch, Batches, BatchReport, PostProcessing, batches
-from fstx.caching import Cache, CacheCheck, CacheWarning, cache
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from fstx.errors import (
     CapabilityError,
     CommitError,
@@ -36,28 +37,35 @@ from fstx.errors import (
     TransactionError,
     UsageError,
 )
-from fstx.front import begin, chunk_writer, guarantee, jobs, outcome, recover, write
-from fstx.protocol import Backend, StagedFile, Stager, Transaction
-from fstx.resuming import Fingerprint, Job, ResumableTransaction, fingerprint
-from fstx.streaming import ChunkReport, ChunkWriter, process_chunks
-from fstx.types import (
-    Capability,
-    Guarantee,
-    OutcomeState,
-    Promise,
-    Recovery,
-    Settled,
-    Snapshot,
-    StagedObject,
-)
-from fstx.versions import (
-    Collection,
-    LogEntry,
-    OpenSnapshot,
-    Verification,
-    VersionedDataset,
-    dataset,
-)
+
+if TYPE_CHECKING:
+    from fstx.across import TransactionAcross, begin_across, recover_across
+    from fstx.arrays import chunk_writer, write
+    from fstx.batching import Batch, Batches, BatchReport, PostProcessing, batches
+    from fstx.caching import Cache, CacheCheck, CacheWarning, cache
+    from fstx.front import begin, guarantee, jobs, outcome, recover
+    from fstx.protocol import Backend, StagedFile, Stager, Transaction
+    from fstx.resuming import Job, ResumableTransaction
+    from fstx.resuming.fingerprint import Fingerprint, fingerprint
+    from fstx.streaming import ChunkReport, ChunkWriter, process_chunks
+    from fstx.types import (
+        Capability,
+        Guarantee,
+        OutcomeState,
+        Promise,
+        Recovery,
+        Settled,
+        Snapshot,
+        StagedObject,
+    )
+    from fstx.versions import (
+        Collection,
+        LogEntry,
+        OpenSnapshot,
+        Verification,
+        VersionedDataset,
+        dataset,
+    )
 
 __version__ = "0.1.0"
 
@@ -122,3 +130,35 @@ __all__ = [
     "recover_across",
     "write",
 ]
+
+# a name is imported when it is first asked for: a process has of numpy and asyncio what it uses
+_NAMES = {
+    "across": "TransactionAcross begin_across recover_across",
+    "arrays": "chunk_writer write",
+    "batching": "Batch BatchReport Batches PostProcessing batches",
+    "caching": "Cache CacheCheck CacheWarning cache",
+    "front": "begin guarantee jobs outcome recover",
+    "protocol": "Backend StagedFile Stager Transaction",
+    "resuming": "Fingerprint Job ResumableTransaction fingerprint",
+    "streaming": "ChunkReport ChunkWriter process_chunks",
+    "types": "Capability Guarantee OutcomeState Promise Recovery Settled Snapshot StagedObject",
+    "versions": "Collection LogEntry OpenSnapshot Verification VersionedDataset dataset",
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+if not TYPE_CHECKING:  # a type checker knows which names there are
+
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
+        if name in _NAMES:  # fstx.types and the like
+            return import_module(f"fstx.{name}")
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"fstx.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, cast
 
 from fstx import registry
 from fstx.errors import PathError, UsageError
-from fstx.jobs import plain_numbers
+from fstx.integers import plain_numbers
 from fstx.registry import URL
 from fstx.resuming import RESUMES
 from fstx.types import Capability

@@ -10,12 +10,14 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fstx.errors import CapabilityError, PathError, UsageError
 from fstx.protocol import Backend
 from fstx.stores.hiding import without_user
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "fstx.backends"
 URL: TypeAlias = "str | os.PathLike[str]"
@@ -49,6 +51,18 @@ def as_url(url: URL) -> str:
     return text
 
 
+def name_of(url: str) -> str:
+    name = url.rstrip("/").replace(os.sep, "/").rpartition("/")[2]
+    if not name or name in (".", "..") or name.endswith(":"):
+        raise PathError(f"{url!r} names no file; give it a name, for example out/dem.vrt")
+    return name
+
+
+def sibling(url: str, name: str) -> str:
+    own = name_of(url)
+    return url[: len(url) - len(own)] + name
+
+
 def scheme_of(url: str) -> str:
     """The scheme that selects the backend; ``file`` for a plain path (also ``C:\\...``)."""
     match = _SCHEME.match(url)
@@ -57,6 +71,8 @@ def scheme_of(url: str) -> str:
 
 @cache
 def _entry_points() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points
+
     return {e.name: e for e in entry_points(group=GROUP)}
 
 
@@ -126,6 +142,8 @@ def backend(urls: Sequence[str], *, joined: bool = False, **options: Any) -> Bac
     scheme = found.pop()
     point = _entry_points().get(scheme)
     if point is None and scheme in _BUILT_IN:
+        from importlib.metadata import EntryPoint
+
         point = EntryPoint(scheme, _BUILT_IN[scheme], GROUP)
     if point is None and scheme in _REFUSED:
         raise CapabilityError(

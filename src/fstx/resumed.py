@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any, Protocol, cast
 
 from fstx.errors import ResumeError, UsageError
-from fstx.jobs import Goal
+from fstx.goals import Goal
 from fstx.plan import Grid, Host, Index, Plan, Source
 from fstx.progress import Progress, reporter
 from fstx.protocol import Stager, Transaction

@@ -6,7 +6,6 @@ URL, also under a third party's, makes pauses short, and ends simulated processe
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import secrets
 import time
@@ -65,6 +64,8 @@ def pause(seconds: float) -> None:
 
 async def pause_async(seconds: float) -> None:
     """As `pause`, for coroutines: other work of the event loop goes on."""
+    import asyncio  # a coroutine runs: it is there already
+
     if _wait is time.sleep:
         await asyncio.sleep(seconds)
     else:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fstx.front import begin, write
+from fstx.arrays import write
+from fstx.front import begin
 from fstx.layouts import zarr3
 from fstx.plan import ArraySpec
 from fstx.streaming import ChunkWriter, Stream, process_chunks, uniform_grid

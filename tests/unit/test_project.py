@@ -12,6 +12,7 @@ import pytest
 import typer
 
 import fstx
+from fstx import layouts, registry
 from fstx.cli import exits
 from fstx.cli.app import app
 
@@ -112,26 +113,69 @@ def test_no_exception_is_swallowed_silently() -> None:
     assert not found
 
 
-def test_import_needs_nothing_optional() -> None:
-    """Protects that ``import fstx`` works with fsspec and numpy alone (and is quick)."""
+def test_import_needs_nothing_optional(tmp_path: Path) -> None:
+    """Protects that every name is there with fsspec and numpy alone, and that they too come when used.
+
+    ``import fstx`` takes errors only; a transaction on local disk needs no arrays and no event loop.
+    """
     code = (
         "import sys\n"
         "class Absent:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] in sys.argv[1:]:\n"
+        "        if name.partition('.')[0] in sys.argv[2:]:\n"
         "            raise ModuleNotFoundError(name, name=name)\n"
         "sys.meta_path.insert(0, Absent())\n"
         "import fstx\n"
-        "print(fstx.__version__)\n"
+        "heavy = {'numpy', 'asyncio', 'fsspec'}\n"
+        "early = {*heavy, 'importlib.metadata', 'dataclasses', 'concurrent.futures'}\n"
+        "assert not early & set(sys.modules), early & set(sys.modules)\n"
+        "assert set(fstx.__all__) <= set(dir(fstx))\n"
+        "fstx.begin(sys.argv[1]).rollback()\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "for name in fstx.__all__:\n"
+        "    value = getattr(fstx, name)\n"
+        "    assert getattr(value, '__name__', name) == name, name\n"
+        "from fstx import *\n"
+        "assert jobs is fstx.jobs and Transaction is fstx.protocol.Transaction\n"
+        "try:\n"
+        "    fstx.nothing\n"
+        "except AttributeError as error:\n"
+        "    print(error)\n"
     )
     absent = ["dask", "distributed", "zarr", "numcodecs", "tifffile", "imagecodecs", "xarray"]
     absent += ["cupy", "typer", "rich", "PIL", "pyproj"]
     absent += ["s3fs", "gcsfs", "adlfs", "sshfs", "botocore", "aiohttp", "obstore", "google_crc32c"]
     done = subprocess.run(
-        [sys.executable, "-c", code, *absent], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, str(tmp_path / "out"), *absent],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    assert "'fstx' has no attribute 'nothing'" in done.stdout
+
+
+def test_each_door_can_be_opened_first() -> None:
+    """Protects from cycles: backends and public modules come, whichever a process asks for first."""
+    code = (
+        "import multiprocessing, sys\n"
+        "import asyncio, concurrent.futures, importlib.metadata, fsspec, numpy\n"
+        "import fsspec.implementations.memory, fsspec.implementations.local\n"
+        "fork = multiprocessing.get_context('fork')\n"
+        "for name in sys.argv[1:]:\n"
+        "    child = fork.Process(target=__import__, args=(name,))\n"
+        "    child.start()\n"
+        "    child.join()\n"
+        "    if child.exitcode:\n"
+        "        print(name)\n"
+    )
+    backends = {place.partition(":")[0] for place in registry._BUILT_IN.values()}
+    doors = backends | {f"fstx.{module}" for module in (*fstx._NAMES, "filesystem", "zarr_store")}
+    assert len(doors) > 12
+    done = subprocess.run(
+        [sys.executable, "-c", code, *sorted(doors)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 def test_every_test_says_what_it_protects() -> None:
@@ -164,9 +208,9 @@ def test_reference_names_everything() -> None:
     public = [name for name in fstx.__all__ if name != "__version__"]
     assert [n for n in public if f"`{n}" not in api + errors] == []
     assert [c.value for c in fstx.Capability if f"| {c.value} |" not in api] == []
-    layouts = (ROOT / "docs/reference/layouts.md").read_text(encoding="utf-8")
-    modules = [fstx.layouts.choose(name) for name in ("a.vrt", "a.zarr", "a.npy")]
-    assert [o for m in modules for o in sorted(m.OPTIONS) if f"`{o}`" not in layouts] == []
+    page = (ROOT / "docs/reference/layouts.md").read_text(encoding="utf-8")
+    modules = [layouts.choose(name) for name in ("a.vrt", "a.zarr", "a.npy")]
+    assert [o for m in modules for o in sorted(m.OPTIONS) if f"`{o}`" not in page] == []
     cli = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
     codes = (
         exits.OK,

@@ -28,7 +28,7 @@ from fstx.checks import (
 )
 from fstx.depot import Depot
 from fstx.errors import ResumeError, TargetExistsError, UsageError
-from fstx.jobs import plain_numbers
+from fstx.integers import plain_numbers
 from fstx.layouts import parquet
 from fstx.layouts.parquet import DatasetRecord
 from fstx.protocol import Transaction

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fstx import seams
 from fstx.backends.base import refuse_missing, storage_errors
-from fstx.backends.depots import StoreDepots
 from fstx.backends.manifest import joining
 from fstx.backends.manifest.collect import settle_dead
 from fstx.backends.manifest.conflicts import POLICIES, Policy
@@ -29,6 +28,9 @@ from fstx.types import (
     Promise,
     Recovery,
 )
+
+if TYPE_CHECKING:
+    from fstx.backends.depots import StoreDepots
 
 IDLE_S = 3600.0
 """A transaction that staged nothing for so long, and is not open in this process, counts as dead."""
@@ -192,6 +194,8 @@ class ManifestBackend:
 
     def depots(self, entry: str | None = None, /) -> StoreDepots:
         """Where unfinished jobs of this dataset are kept."""
+        from fstx.backends.depots import StoreDepots  # which stages as datasets do
+
         return StoreDepots(
             self.dataset.store, (self._prefix or self._strip or ".", *(self._roots or ()))
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +12,11 @@ import numpy as np
 
 from fstx import layouts, registry
 from fstx.errors import ConflictError, PathError, TargetExistsError, UsageError
+from fstx.integers import plain_numbers
 from fstx.plan import ArraySpec, Plan, Source
 from fstx.progress import Progress, reporter
 from fstx.protocol import Transaction
+from fstx.registry import name_of, sibling
 from fstx.resuming import Fingerprint, ResumableTransaction, Resume, begin_job
 from fstx.streaming import Stream, uniform_grid
 from fstx.types import Capability, Durability, Mode, Snapshot
@@ -239,32 +240,9 @@ def _lengths(option: str, value: Any, axes: int | None, *, least: int) -> tuple[
     return tuple(value)
 
 
-def plain_numbers(value: Any) -> Any:
-    """`value` with numpy's whole numbers, also in lists and arrays of them, as Python's."""
-    if isinstance(value, np.integer):
-        return int(value)
-    if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iu":
-        return tuple(value.tolist())
-    if type(value) in (list, tuple):
-        return type(value)(plain_numbers(v) for v in value)
-    return value
-
-
 def is_there(tx: Transaction, path: str) -> bool:
     try:
         tx.read(path, 0, 1)
     except FileNotFoundError:
         return False
     return True
-
-
-def name_of(url: str) -> str:
-    name = url.rstrip("/").replace(os.sep, "/").rpartition("/")[2]
-    if not name or name in (".", "..") or name.endswith(":"):
-        raise PathError(f"{url!r} names no file; give it a name, for example out/dem.vrt")
-    return name
-
-
-def sibling(url: str, name: str) -> str:
-    own = name_of(url)
-    return url[: len(url) - len(own)] + name
