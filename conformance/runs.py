@@ -1,7 +1,8 @@
 """Our own runs of the suite: every strategy on every kind of storage that this machine can have.
 
 ``python conformance/runs.py quick`` (``ci``, ``standard``, ``exhaustive``) runs all; ``--only s3`` one.
-Reports go to ``--report DIR``; ``--docs`` writes the table of `docs/reference/conformance.md`.
+Reports go to ``--report DIR``. ``--docs`` notes the results in `docs/reference/conformance.json`, where those
+of other subjects stay, and writes the tables of `docs/reference/conformance.md` from there.
 Servers are started on 127.0.0.1 and stopped again; they come from ``tests/servers/install.py``.
 """
 
@@ -10,13 +11,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +28,24 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from fstx_conformance.cases import PROFILES  # noqa: E402
-from fstx_conformance.report import write  # noqa: E402
-from fstx_conformance.report.text import matrix, promises, told  # noqa: E402
+from fstx_conformance.report import ledger, write  # noqa: E402
+from fstx_conformance.report.text import matrix, told  # noqa: E402
 from fstx_conformance.results import Result, Verdict  # noqa: E402
 from fstx_conformance.run import run  # noqa: E402
 from fstx_conformance.subjects import Subject, subject_of  # noqa: E402
 from fstx_conformance.subjects.comparisons import WRITERS, ComparisonSubject  # noqa: E402
 
 Make = Callable[[ExitStack, Path], Subject]
+
+
+class CannotRunError(RuntimeError):
+    """This machine lacks what a subject needs; the message says what."""
+
+
 _SCRATCH = "/dev/shm" if os.path.isdir("/dev/shm") else None  # quick: syncs cost nothing there
-MARKS = ("<!-- runs: begin -->", "<!-- runs: end -->")
+PAGE = ROOT / "docs" / "reference" / "conformance.md"
+LEDGER = PAGE.with_suffix(".json")
+_TOOLS = {"ext4": "e2fsprogs", "xfs": "xfsprogs", "btrfs": "btrfs-progs"}
 
 
 def _local(name: str, **options: object) -> Make:
@@ -50,11 +62,17 @@ def _windows(stack: ExitStack, folder: Path) -> Subject:
     return WindowsSubject(str(folder / "windows"))
 
 
+def _tmpfs(stack: ExitStack, folder: Path) -> Subject:
+    if not os.path.isdir("/dev/shm"):
+        raise CannotRunError("this machine has no /dev/shm")
+    return subject_of("/dev/shm/fstx-probe", name="local (tmpfs)")
+
+
 def _comparison(key: str) -> Make:
     return lambda stack, folder: ComparisonSubject(WRITERS[key](), str(folder / "compared"))
 
 
-def _mounted(kind: str) -> Make:
+def _mounted(kind: str, title: str = "", chained: bool = False, **options: object) -> Make:
     """A file system of that kind in a file, where this machine lets it be mounted."""
 
     def make(stack: ExitStack, folder: Path) -> Subject:
@@ -62,12 +80,30 @@ def _mounted(kind: str) -> Make:
         point.mkdir()
         with image.open("wb") as file:
             file.truncate(600 << 20)
-        subprocess.run([f"mkfs.{kind}", "-q", str(image)], check=True, capture_output=True)
-        subprocess.run(["mount", "-o", "loop", str(image), str(point)], check=True)
+        _mount_step(kind, f"mkfs.{kind}", "-q", str(image))
+        _mount_step(kind, "mount", "-o", "loop", str(image), str(point))
         stack.callback(subprocess.run, ["umount", str(point)], check=True)
-        return subject_of(str(point / "local"), name=f"local ({kind})")
+        name = title or f"local ({kind})"
+        return subject_of(f"{'tx::' if chained else ''}{point / 'local'}", name=name, **options)
 
     return make
+
+
+def _mount_step(kind: str, *command: str) -> None:
+    program = _program(command[0])
+    if program is None:
+        raise CannotRunError(f"{command[0]} is not there; Debian has it in {_TOOLS[kind]}")
+    done = subprocess.run([program, *command[1:]], check=False, capture_output=True, text=True)
+    if done.returncode:
+        why = done.stderr.strip() or f"{command[0]} ended with {done.returncode}"
+        root = "" if os.geteuid() == 0 else "; that needs root"
+        loop = "" if os.path.exists("/dev/loop-control") else "; there is no /dev/loop-control"
+        raise CannotRunError(f"this machine can't mount {kind}: {why}{root}{loop}")
+
+
+def _program(name: str) -> str | None:
+    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
+    return shutil.which(name, path=path)
 
 
 def _server(kind: str, chained: bool) -> Make:
@@ -107,7 +143,10 @@ def _files(kind: str, name: str) -> Make:
         shared, logs = folder / f"shared-{kind}", folder / f"logs-{kind}"
         shared.mkdir()
         logs.mkdir()
-        server = getattr(emulators, kind)(shared, logs)
+        try:
+            server = getattr(emulators, kind)(shared, logs)
+        except RuntimeError as error:
+            raise CannotRunError(str(error)) from error
         stack.callback(server.stop)
         place = server.place()
         more = {} if kind != "Smbd" else {"login": _smb_login(place.options)}
@@ -137,18 +176,26 @@ SUBJECTS: dict[str, Make] = {
     "temp-replace": _comparison("temp-replace"),
     "zarr-localstore": _comparison("zarr-localstore"),
     "ext4": _mounted("ext4"),
+    "ext4-without-exchange": _mounted("ext4", "local, no exchange (ext4)", exchange=False),
+    "tx-ext4": _mounted("ext4", "tx:: on local (ext4)", chained=True),
     "xfs": _mounted("xfs"),
     "btrfs": _mounted("btrfs"),
-    "tmpfs": lambda stack, folder: subject_of("/dev/shm/fstx-probe", name="local (tmpfs)"),
+    "tmpfs": _tmpfs,
 }
 
 COMPARED = ("fsspec-transaction", "temp-replace", "zarr-localstore")
 """What people use today: expected to fail, told for comparison."""
 
-BY_HAND = ("ext4", "xfs", "btrfs", "tmpfs")
+MOUNTED = ("ext4", "ext4-without-exchange", "tx-ext4", "xfs", "btrfs")
 """Need root, mkfs and loop devices: run when named."""
 
-NEEDS_NO_ROOT = tuple(key for key in SUBJECTS if key not in (*COMPARED, *BY_HAND))
+INSTALLED = ("sshd", "smb")
+"""Need Debian's servers (`python tests/servers/install.py files`): run when named."""
+
+BY_HAND = (*MOUNTED, *INSTALLED)
+
+CANNOT_RUN = 69
+"""The exit status of a subject that this machine can't run."""
 
 CI = (
     ("tx-s3", "quick"),
@@ -179,12 +226,32 @@ def run_one(key: str, profile: str, seed: int) -> Result:
         tempfile.TemporaryDirectory(prefix="fstx-conformance-", dir=_SCRATCH) as place,
         opened(key, Path(place)) as subject,
     ):
-        return run(
-            subject,
-            profile=profile,
-            seed=seed,
-            command=f"python conformance/runs.py {profile} --only {key} --seed {seed}",
-        )
+        command = f"python conformance/runs.py {profile} --only {key} --seed {seed}"
+        result = run(subject, profile=profile, seed=seed, command=command)
+    return replace(result, environment={**result.environment, **_served(key)})
+
+
+def _served(key: str) -> dict[str, str]:
+    """The version of a subject's server."""
+    from servers import install
+
+    known: dict[str, Callable[[], str]] = {
+        "s3": lambda: f"ministack {install.MINISTACK}",
+        "gcs": lambda: "the project's own",
+        "azure": lambda: f"azurite {install.AZURITE}",
+        "sftp": lambda: f"asyncssh {version('asyncssh')}",
+        "sshd": lambda: _said("ssh", "-V").split(",")[0],
+        "smb": lambda: _said("smbd", "-V").replace("Version", "Samba"),
+    }
+    found = known.get(key.removeprefix("tx-"))
+    return {} if found is None else {"server": found()}
+
+
+def _said(name: str, option: str) -> str:
+    done = subprocess.run(
+        [_program(name) or name, option], check=True, capture_output=True, text=True
+    )
+    return (done.stdout or done.stderr).strip()
 
 
 def main() -> int:
@@ -196,29 +263,39 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="so many subjects at once")
     parser.add_argument("--report", type=Path, default=ROOT / ".conformance", help="a directory")
     parser.add_argument("--into", type=Path, help="the result of one subject, in this process")
-    parser.add_argument("--docs", action="store_true", help="write the table of the documentation")
+    parser.add_argument("--docs", action="store_true", help="note the results in the documentation")
     given = parser.parse_args()
     plan = _plan(given.profile, [key for key in given.only.split(",") if key])
+    if unknown := [key for key, _ in plan if key not in SUBJECTS]:
+        parser.error(f"no subject {', '.join(unknown)}; there are {', '.join(SUBJECTS)}")
     if given.into is not None:
         [(key, profile)] = plan
-        given.into.write_text(run_one(key, profile, given.seed).to_json(), encoding="utf-8")
+        try:
+            result = run_one(key, profile, given.seed)
+        except CannotRunError as error:
+            print(error, file=sys.stderr)
+            return CANNOT_RUN
+        given.into.write_text(result.to_json(), encoding="utf-8")
         return 0
     with ThreadPoolExecutor(given.jobs) as pool:
-        results = list(pool.map(lambda one: run_apart(*one, given.seed), plan))
-    compared = {f"{key} {profile}" for key, profile in plan if key in COMPARED}
-    named = {
-        f"{key} {profile}": result for (key, profile), result in zip(plan, results, strict=True)
-    }
-    bad = [k for k, r in named.items() if k not in compared and r.verdict is not Verdict.PASS]
-    for key in bad:
-        print(told(named[key]))
-    listed = sorted(results, key=_order)
-    print(matrix(listed))
-    write(listed, given.report)
+        found = list(pool.map(lambda one: run_apart(*one, given.seed), plan))
+    results = {one: result for one, result in zip(plan, found, strict=True) if result is not None}
+    bad = [
+        one
+        for one, r in results.items()
+        if one[0] not in COMPARED and r.verdict is not Verdict.PASS
+    ]
+    for one in bad:
+        print(told(results[one]))
+    listed = sorted(results.values(), key=_order)
+    if listed:
+        print(matrix(listed))
+        write(listed, given.report)
     if given.docs:
-        _document(listed)
+        document(results)
+    bad += [one for one in plan if one not in results]
     if bad:
-        print(f"not passed: {', '.join(bad)}")
+        print(f"not passed: {', '.join(map(' '.join, bad))}")
     return 1 if bad else 0
 
 
@@ -234,13 +311,16 @@ def _order(result: Result) -> tuple[bool, int]:
     return result.strategy == "adapted", PROFILES.index(result.profile)
 
 
-def run_apart(key: str, profile: str, seed: int) -> Result:
-    """One subject in a process of its own, to a result; one line says how it went."""
+def run_apart(key: str, profile: str, seed: int) -> Result | None:
+    """One subject in a process of its own; one line says how it went. None: this machine can't run it."""
     with tempfile.TemporaryDirectory(prefix="fstx-result-") as folder:
         path = Path(folder, "result.json")
         command = [sys.executable, __file__, profile, "--only", key, "--seed", str(seed)]
         command += ["--into", str(path)]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode == CANNOT_RUN:
+            print(f"{key}: not run ({profile}): {done.stderr.strip()}", flush=True)
+            return None
         if not path.exists():
             raise SystemExit(f"{key}: no result\n{done.stdout}\n{done.stderr}")
         result = Result.load(path)
@@ -250,15 +330,31 @@ def run_apart(key: str, profile: str, seed: int) -> Result:
     return result
 
 
-def _document(results: list[Result]) -> None:
-    page = ROOT / "docs" / "reference" / "conformance.md"
-    text = page.read_text(encoding="utf-8")
-    head, rest = text.split(MARKS[0])
-    _, tail = rest.split(MARKS[1])
-    page.write_text(
-        f"{head}{MARKS[0]}\n{matrix(results)}\n{promises(results)}\n{MARKS[1]}{tail}",
-        encoding="utf-8",
-    )
+# --- what is kept in the repository ---------------------------------------------------------------------
+
+
+def document(results: Mapping[tuple[str, str], Result]) -> None:
+    """Note results in the ledger, others stay; the tables of the page are made of it."""
+    new = [ledger.Row.of(key, result) for (key, _), result in results.items()]
+    rows = ledger.updated(ledger.load(LEDGER), new, list(SUBJECTS))
+    LEDGER.write_text(ledger.spelled(rows), encoding="utf-8")
+    PAGE.write_text(shown(PAGE.read_text(encoding="utf-8"), rows), encoding="utf-8")
+
+
+def shown(page: str, rows: Sequence[ledger.Row]) -> str:
+    """The page with the tables of these rows."""
+    ours = [row for row in rows if row.key not in COMPARED]
+    compared = [row for row in rows if row.key in COMPARED]
+    parts = {
+        "runs": ledger.table(ours),
+        "promises": ledger.promise_table(ours),
+        "compared": ledger.table(compared),
+    }
+    for name, text in parts.items():
+        head, rest = page.split(f"<!-- {name}: begin -->\n")
+        _, tail = rest.split(f"<!-- {name}: end -->")
+        page = f"{head}<!-- {name}: begin -->\n{text}<!-- {name}: end -->{tail}"
+    return page
 
 
 if __name__ == "__main__":

@@ -80,6 +80,7 @@ class PromiseRow:
     observed: str  # "kept", "broken", "not tried"
     reason: str = ""
     cases: tuple[str, ...] = ()
+    scenes: tuple[str, ...] = ()  # for which it is declared
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,7 @@ def _promise(told: dict[str, Any]) -> PromiseRow:
         _text(told["observed"]),
         _text(told.get("reason", "")),
         _texts(told.get("cases", ())),
+        _texts(told.get("scenes", ())),
     )
 
 

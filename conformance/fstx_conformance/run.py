@@ -16,8 +16,13 @@ from fstx_conformance.lab import Enough, Lab, NotApplicable
 from fstx_conformance.report.environment import environment
 from fstx_conformance.results import CaseResult, Level, PromiseRow, Result, Verdict
 from fstx_conformance.rules import every
+from fstx_conformance.scenes import SCENES
 from fstx_conformance.schedule import Schedule
-from fstx_conformance.subjects.base import Subject
+from fstx_conformance.subjects.base import Process, Subject
+from fstx_conformance.trial import prepare
+
+_DECLARED = ("create", "create index", "replace", "update", "index")
+"""Scenes for which promises are asked: without and with an entry, to a new place and to an old one."""
 
 _WORDS = ("committed", "aborted", "conflict", "unknown")
 Progress = Callable[[str, str], object]
@@ -228,32 +233,36 @@ def _guard(subject: Subject, seen: Counter[str]) -> CaseResult:
 def _promises(
     subject: Subject, touched: dict[Capability, list[str]], broken: Counter[Capability]
 ) -> tuple[PromiseRow, ...]:
-    declared: list[Guarantee] = []
-    room = subject.room()
-    try:
-        backend = room.open()
-        declared = [
-            backend.guarantee(mode=mode, durability="data") for mode in ("create", "update")
-        ]
-    except TransactionError:
-        declared = []
-    finally:
-        room.close()
+    declared = _declared(subject)
     rows = []
     for capability in Capability:
-        promises = [
-            g[capability] for g in declared if any(p.capability is capability for p in g.promises)
-        ]
+        promises = {
+            name: told[capability]
+            for name, told in declared.items()
+            if any(p.capability is capability for p in told.promises)
+        }
+        kept = tuple(name for name, promise in promises.items() if promise.kept)
         cases = tuple(touched.get(capability, ()))
         observed = "broken" if broken[capability] else "kept" if cases else "not tried"
-        kept = [p for p in promises if p.kept]
-        told = (kept or promises)[:1]
-        rows.append(
-            PromiseRow(
-                capability.value, bool(kept), observed, told[0].reason if told else "", cases
-            )
+        reasons = [promises[name].reason for name in (kept or promises)]
+        row = PromiseRow(
+            capability.value, bool(kept), observed, reasons[0] if reasons else "", cases, kept
         )
+        rows.append(row)
     return tuple(rows)
+
+
+def _declared(subject: Subject) -> dict[str, Guarantee]:
+    """By scene: what is declared for it, with what has to be there before."""
+    found = {}
+    for name in _DECLARED:
+        room = subject.room()
+        try:
+            with contextlib.suppress(TransactionError, OSError), Process.alone():
+                found[name] = prepare(room, SCENES[name])
+        finally:
+            room.close()
+    return found
 
 
 __all__ = ["Account", "chosen", "environment", "run"]

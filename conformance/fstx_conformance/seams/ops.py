@@ -126,7 +126,8 @@ class FaultOps:
         return data
 
     def sync_file(self, file: BinaryIO) -> None:
-        path = file._path if isinstance(file, _File) else ""
+        opened: Any = file
+        path = opened._path if isinstance(opened, _File) else ""
         self._call("sync_file", path, lambda: self.inner.sync_file(_raw(file)))
 
     def begin_sync(self, file: BinaryIO) -> None:
