@@ -250,11 +250,18 @@ class PosixOps:
 
     def file_sizes(self, path: str) -> Iterator[tuple[str, int]]:
         """Names and lengths of the files in a directory: as `scandir` and `lstat`, at a third of the cost."""
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.is_file(follow_symlinks=False):
-                    with contextlib.suppress(FileNotFoundError):
-                        yield entry.name, entry.stat(follow_symlinks=False).st_size
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # short ways to the entries
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    try:
+                        st = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue
+                    if stat.S_ISREG(st.st_mode):
+                        yield entry.name, st.st_size
+        finally:
+            os.close(fd)
 
     def scandir(self, path: str) -> Iterator[tuple[str, FileKind]]:
         with os.scandir(path) as entries:

@@ -2,24 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 
 from fstx.depot import Depot
 from fstx.errors import FencedError, ResumeError
-from fstx.resuming.units import Unit
+from fstx.resuming.ledger import Ledger
+from fstx.resuming.units import Unit, decode_records, unit_of
 from fstx.state.entries import matches
 
 _READ_BYTES = 8 << 20
 
 
-def sound(unit: Unit, depot: Depot, sizes: Mapping[str, int], *, digests: bool) -> bool:
-    """Whether all that a unit names is there whole; with `digests` also the same bytes."""
+def checked(
+    depot: Depot,
+    token: str,
+    *,
+    digests: bool,
+    accept: Callable[[Unit, Depot], bool] | None,
+) -> tuple[Ledger, list[str]]:
+    """The units of which all is there, and ids of others; objects that are there besides are removed.
+
+    `digests`: the bytes are compared as well. `accept`: what else is looked at in a unit.
+    """
+    left = depot.sizes()
+    ledger, torn = Ledger(token), dict[str, None]()
+    known = ledger.keys()
+    looked_at = digests or accept is not None
+    for value, text in decode_records(depot.lines()):
+        id, objects = value["unit"], value["objects"]
+        if id in known:  # of two records of a unit the later counts
+            left.update((o.key, o.size_bytes) for o in ledger.drop(id))
+        if torn:
+            torn.pop(id, None)
+        for row in objects:
+            if left.get(row[1]) != row[2]:
+                torn[id] = None
+                break
+        else:
+            if looked_at and not _accepted(unit_of(value, token), depot, digests, accept):
+                torn[id] = None
+                continue
+            ledger.add(value, text)
+            for row in objects:
+                left.pop(row[1], None)
+    depot.delete(list(left))
+    return ledger, list(torn)
+
+
+def _accepted(
+    unit: Unit, depot: Depot, digests: bool, accept: Callable[[Unit, Depot], bool] | None
+) -> bool:
+    return (not digests or _same(unit, depot)) and (accept is None or accept(unit, depot))
+
+
+def _same(unit: Unit, depot: Depot) -> bool:
+    """Whether the bytes of all that a unit names are those that were put."""
     for kept in unit.objects:
         staged = kept.object
-        if sizes.get(staged.key) != staged.size_bytes:
-            return False
-        if not digests:
-            continue
         value = b"".join(
             depot.read(staged.key, start, min(start + _READ_BYTES, staged.size_bytes))
             for start in range(0, staged.size_bytes, _READ_BYTES)
@@ -48,4 +87,4 @@ def missing(path: str, depot: Depot, txid: str) -> ResumeError | FencedError:
     )
 
 
-__all__ = ["missing", "sound"]
+__all__ = ["checked", "missing"]

@@ -18,10 +18,11 @@ from fstx.depot import Depot, Depots
 from fstx.errors import CapabilityError, ResumeError, TransactionError
 from fstx.ops.processes import boot_id
 from fstx.protocol import Transaction
-from fstx.resuming.checking import sound
+from fstx.resuming.checking import checked
 from fstx.resuming.fingerprint import Fingerprint, differences
+from fstx.resuming.ledger import Ledger, sizes_of
 from fstx.resuming.transaction import ResumableTransaction
-from fstx.resuming.units import JobRecord, Unit, decode_units, encode_job, record_of
+from fstx.resuming.units import JobRecord, Unit, encode_job, record_of
 from fstx.types import Mode
 
 Resume: TypeAlias = Literal["never", "always", "if_possible"]
@@ -102,8 +103,8 @@ def _described(depot: Depot) -> Job | None:
         return None  # over: what is left of it is swept
     except (ResumeError, OSError) as error:
         return Job(depot.name, depot.url, (), "", None, 0, 0, 0, str(error), depot)
-    units = _recorded(depot, record.token)
-    size_bytes = sum(u.size_bytes for u in units)
+    with _uncollected():
+        sizes = sizes_of(depot.lines())
     return Job(
         depot.name,
         depot.url,
@@ -111,8 +112,8 @@ def _described(depot: Depot) -> Job | None:
         record.mode,
         record.fingerprint,
         record.begun_s,
-        len(units),
-        size_bytes,
+        len(sizes),
+        sum(sizes.values()),
         "",
         depot,
     )
@@ -183,12 +184,13 @@ def _continued(
 ) -> ResumableTransaction:
     inner = begin(record.id)
     try:
-        with _uncollected():
-            units = [] if inner.committed else _checked(depot, record, verify, accept)
+        ledger = (
+            Ledger(record.token) if inner.committed else _checked(depot, record, verify, accept)
+        )
     except BaseException:
         inner.rollback()
         raise
-    tx = ResumableTransaction(inner, depot, units, entry=entry, forget=_forget(backend, record))
+    tx = ResumableTransaction(inner, depot, ledger, entry=entry, forget=_forget(backend, record))
     if inner.committed:  # the kill came between the commit and the clearing
         tx._clear()
     return tx
@@ -213,7 +215,8 @@ def _first(
             if isinstance(error, OSError) and not isinstance(error, TransactionError):
                 raise wrap_storage_error(error, f"the job's record in {depot.url}") from error
             raise
-    return ResumableTransaction(inner, depot, [], entry=entry, forget=_forget(backend, record))
+    ledger = Ledger(record.token)
+    return ResumableTransaction(inner, depot, ledger, entry=entry, forget=_forget(backend, record))
 
 
 def _forget(backend: Any, record: JobRecord) -> Callable[[], object]:
@@ -273,11 +276,6 @@ def _choose(
     )
 
 
-def _recorded(depot: Depot, token: str) -> list[Unit]:
-    found = {u.id: u for u in decode_units(depot.lines(), token)}  # the last one of an id counts
-    return list(found.values())
-
-
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
     """10^5 records at once are no garbage, and the collector would go through them again and again."""
@@ -295,18 +293,11 @@ def _checked(
     record: JobRecord,
     verify: bool | None,
     accept: Callable[[Unit, Depot], bool] | None,
-) -> list[Unit]:
+) -> Ledger:
     """The units of which all is there; what is there besides is removed."""
     digests = depot.moved() if verify is None else verify
-    sizes = depot.sizes()
-    units: list[Unit] = []
-    torn: list[str] = []
-    for unit in _recorded(depot, record.token):
-        whole = sound(unit, depot, sizes, digests=digests)
-        if whole and (accept is None or accept(unit, depot)):
-            units.append(unit)
-        else:
-            torn.append(unit.id)
+    with _uncollected():
+        ledger, torn = checked(depot, record.token, digests=digests, accept=accept)
     if torn:
         warnings.warn(
             f"{len(torn)} units that {depot.url} names are not there whole (the first: {torn[0]}); they are "
@@ -314,9 +305,7 @@ def _checked(
             RuntimeWarning,
             stacklevel=5,
         )
-    named = {k.object.key for unit in units for k in unit.objects}
-    depot.delete([key for key in sizes if key not in named])
-    return units
+    return ledger
 
 
 __all__ = [

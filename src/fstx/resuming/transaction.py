@@ -25,6 +25,7 @@ from fstx.errors import (
 from fstx.paths import check_path, is_below
 from fstx.protocol import StagedFile, Stager, Transaction
 from fstx.resuming.checking import missing
+from fstx.resuming.ledger import Ledger
 from fstx.resuming.units import Kept, Unit, UnitId, encode_unit, id_text
 from fstx.resuming.unitwriter import UnitWriter
 from fstx.state.entries import checksum
@@ -47,15 +48,15 @@ class ResumableTransaction:
         The transaction that publishes; open, or committed by an earlier run.
     depot
         Of this job.
-    units
-        Finished by earlier runs, checked.
+    ledger
+        Units that earlier runs finished, checked.
     """
 
     def __init__(
         self,
         inner: Transaction,
         depot: Depot,
-        units: Sequence[Unit],
+        ledger: Ledger,
         *,
         entry: str | None,
         forget: Callable[[], object],
@@ -64,9 +65,8 @@ class ResumableTransaction:
         self._depot = depot
         self._entry = entry
         self._forget = forget
-        self._units = {unit.id: unit for unit in units}
-        self._before = frozenset(self._units)
-        self._owner = {k.object.path: u.id for u in units for k in u.objects}
+        self._units = ledger
+        self._before = frozenset(ledger)
         self._stager = depot.stager()
         self._token = depot.name.partition("-")[2]
         self._lock = threading.RLock()
@@ -80,7 +80,7 @@ class ResumableTransaction:
     def done(self) -> Mapping[str, Unit]:
         """All finished units by the text of their id: of earlier runs and of this one."""
         with self._lock:
-            return dict(self._units)
+            return self._units.copy()
 
     @property
     def done_before(self) -> frozenset[str]:
@@ -93,8 +93,9 @@ class ResumableTransaction:
 
     def remaining(self, units: Iterable[Any], /) -> Iterator[Any]:
         """Those of `units` that are not finished, in their order."""
+        known = self._units.keys()
         for unit in units:
-            if not self.is_done(unit):
+            if id_text(unit) not in known and not self._inner.committed:
                 yield unit
 
     @contextmanager
@@ -189,9 +190,7 @@ class ResumableTransaction:
                 self._must_be_free(one.object.path, text)
             with storage_errors(f"recording unit {text} in {self._depot.url} failed", self.id):
                 self._depot.append(line)
-            self._units[text] = unit
-            for one in kept:
-                self._owner[one.object.path] = text
+            self._units.keep(unit, line)
         return unit
 
     def _sum(self, staged: StagedObject) -> str:
@@ -228,7 +227,7 @@ class ResumableTransaction:
         return path == self._entry
 
     def _must_be_free(self, path: str, unit: str) -> None:
-        owner = self._owner.get(path)
+        owner = self._units.owner(path)
         if owner is not None and owner != unit:
             raise PathError(f"{path!r} was written by unit {owner}; unit {unit} needs another path")
 
@@ -326,7 +325,7 @@ class ResumableTransaction:
     def paths(self, prefix: str = "", /) -> Iterator[str]:
         """Paths of the files below `prefix` as they would be after commit, sorted."""
         with self._lock:
-            ours = [p for p in self._owner if not prefix or is_below(p, prefix.rstrip("/"))]
+            ours = [p for p in self._units.paths() if not prefix or is_below(p, prefix.rstrip("/"))]
         return iter(sorted({*self._inner.paths(prefix), *ours}))
 
     def paths_before(self, prefix: str = "", /) -> Iterator[str]:
@@ -335,7 +334,7 @@ class ResumableTransaction:
 
     def _kept(self, path: str) -> Kept | None:
         with self._lock:
-            unit = self._units.get(self._owner.get(path, ""))
+            unit = self._units.get(self._units.owner(path) or "")
         if unit is None:
             return None
         return next((k for k in unit.objects if k.object.path == path), None)
@@ -379,15 +378,15 @@ class ResumableTransaction:
             return snapshot
 
     def _hand_over(self) -> None:
-        kept = [k for unit in self._units.values() for k in unit.objects]
-        if not kept:
+        if not self._units:
             return
+        kept = self._units.objects()
 
-        def give(one: Kept) -> StagedObject:
+        def give(one: StagedObject) -> StagedObject:
             try:
-                return self._depot.give(self._inner, one.object)
+                return self._depot.give(self._inner, one)
             except FileNotFoundError as error:
-                raise missing(one.object.path, self._depot, self.id) from error
+                raise missing(one.path, self._depot, self.id) from error
 
         if self._depot.quick:
             self._inner.adopt(map(give, kept))
@@ -468,7 +467,7 @@ class ResumableTransaction:
         )
 
     def _not_of_a_unit(self, path: str) -> None:
-        owner = self._owner.get(path)
+        owner = self._units.owner(path)
         if owner is not None:
             raise PathError(f"{path!r} was written by unit {owner} of this job")
 

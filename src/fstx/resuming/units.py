@@ -12,13 +12,15 @@ from typing import Any, TypeAlias
 from fstx.depot import Depot
 from fstx.errors import RecoveryError, ResumeError, UsageError
 from fstx.resuming.fingerprint import Fingerprint
-from fstx.state.sealing import FORMAT, intact, seal, unseal
+from fstx.state.sealing import FORMAT, intact, seal, seal_text, unseal
 from fstx.types import StagedObject
 
 UnitId: TypeAlias = str | int | tuple[str | int, ...]
 """Names a unit of work within its job: text, a number, or a tuple of them."""
 
 _BATCH = 1000
+_encoder = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+_quoted = json.encoder.encode_basestring_ascii
 _FIELDS: dict[str, type] = {
     "token": str,
     "key": str,
@@ -81,6 +83,8 @@ def id_text(unit: UnitId) -> str:
     UsageError
         It is no id.
     """
+    if type(unit) is int:
+        return str(unit)
     if isinstance(unit, tuple):
         if not unit:
             raise UsageError("a unit's id is empty")
@@ -156,43 +160,68 @@ def record_of(depot: Depot) -> JobRecord:
 
 def encode_unit(unit: Unit) -> bytes:
     """One line."""
-    objects = [
-        [k.object.path, k.object.key, k.object.size_bytes, k.checksum, k.object.publisher]
+    objects = ",".join(
+        f"[{_quoted(k.object.path)},{_quoted(k.object.key)},{k.object.size_bytes},{_quoted(k.checksum)},"
+        f"{'true' if k.object.publisher else 'false'}]"
         for k in unit.objects
-    ]
-    return seal({"format": FORMAT, "unit": unit.id, "objects": objects, "info": unit.info})
+    )
+    info = _encoder.encode(unit.info) if unit.info else "{}"
+    text = f'{{"format":{FORMAT},"info":{info},"objects":[{objects}],"unit":{_quoted(unit.id)}}}'
+    return seal_text(text.encode())
 
 
-def decode_units(lines: Iterable[bytes], token: str) -> Iterator[Unit]:
-    """Units, in order. A line that is damaged is left out: as if its unit had not been finished.
+def text_in(line: bytes) -> bytes:
+    """The JSON of a line that `encode_unit` made."""
+    return line[line.index(b" ") + 1 : -1]
 
-    Quick, for a job may have 10^5 of them: lines are parsed many at a time, and paths and keys are checked
-    where they are used.
+
+def decode_records(lines: Iterable[bytes]) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """What lines say, in order, and their JSON. A damaged line is left out, as if its unit were not finished.
+
+    Quick, for a job may have 10^5 of them: lines are parsed many at a time, nothing is made of them here, and
+    paths and keys are checked where they are used.
     """
     waiting = iter(lines)
     while batch := list(itertools.islice(waiting, _BATCH)):
-        texts = [text for line in batch if (text := intact(line)) is not None]
-        for value in _parsed(texts):
-            unit = _unit(value, token)
-            if unit is not None:
-                yield unit
+        texts = intact(batch)
+        for value, text in zip(_parsed(texts), texts, strict=True):
+            if _fits(value):
+                yield value, text
+
+
+def decode_units(lines: Iterable[bytes], token: str) -> Iterator[Unit]:
+    """As `decode_records`: the units."""
+    return (unit_of(value, token) for value, _ in decode_records(lines))
+
+
+def unit_of(value: dict[str, Any], token: str) -> Unit:
+    """The unit of a record."""
+    objects = tuple(
+        Kept(StagedObject(path, key, size_bytes, token, publisher), sum_)
+        for path, key, size_bytes, sum_, publisher in value["objects"]
+    )
+    info = value.get("info")
+    return Unit(value["unit"], objects, info if type(info) is dict else {})
 
 
 def _parsed(texts: list[bytes]) -> list[Any]:
+    """The values of all, in order; None for what is no JSON."""
     try:
         found: list[Any] = json.loads(b"[" + b",".join(texts) + b"]")
     except (ValueError, RecursionError):
         if len(texts) == 1:
-            return []
-        return [value for text in texts for value in _parsed([text])]
-    return found
+            return [None]
+    else:
+        if len(found) == len(texts):
+            return found
+    return [value for text in texts for value in _parsed([text])]
 
 
-def _unit(value: Any, token: str) -> Unit | None:
-    objects = []
+def _fits(value: Any) -> bool:
+    """Whether it is the record of a unit."""
     try:
-        if value["format"] != FORMAT:
-            return None
+        if value["format"] != FORMAT or type(value["unit"]) is not str:
+            return False
         for path, key, size_bytes, sum_, publisher in value["objects"]:
             if (
                 type(path) is not str
@@ -201,14 +230,10 @@ def _unit(value: Any, token: str) -> Unit | None:
                 or type(sum_) is not str
                 or type(publisher) is not bool
             ):
-                return None
-            objects.append(Kept(StagedObject(path, key, size_bytes, token, publisher), sum_))
-        id, info = value["unit"], value.get("info")
+                return False
     except (KeyError, TypeError, ValueError, AttributeError):
-        return None
-    if type(id) is not str:
-        return None
-    return Unit(id, tuple(objects), info if type(info) is dict else {})
+        return False
+    return type(value) is dict
 
 
 __all__ = [
@@ -217,9 +242,12 @@ __all__ = [
     "Unit",
     "UnitId",
     "decode_job",
+    "decode_records",
     "decode_units",
     "encode_job",
     "encode_unit",
     "id_text",
     "record_of",
+    "text_in",
+    "unit_of",
 ]

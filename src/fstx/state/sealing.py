@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from fstx.errors import RecoveryError
@@ -18,7 +19,12 @@ _LOCAL = "Nothing was changed; move the file's directory away to give the transa
 
 def seal(value: dict[str, Any]) -> bytes:
     """Checksum and JSON on one line."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return seal_text(text.encode())
+
+
+def seal_text(text: bytes) -> bytes:
+    """The line of such JSON."""
     return digest(text).encode() + b" " + text + b"\n"
 
 
@@ -45,12 +51,15 @@ def unseal(line: bytes, where: str, advice: str = _LOCAL) -> dict[str, Any]:
     return load(text, where)
 
 
-def intact(line: bytes) -> bytes | None:
-    """The JSON of a line whose checksum fits, not parsed; None where it does not."""
-    found, _, text = line.partition(b" ")
-    if not text.endswith(b"\n") or digest(text[:-1]).encode() != found:
-        return None
-    return text[:-1]
+def intact(lines: Iterable[bytes]) -> list[bytes]:
+    """The JSON of those lines whose checksum fits, not parsed."""
+    found, sha256 = [], hashlib.sha256
+    for line in lines:
+        text = line[33:-1]
+        sealed = sha256(text).hexdigest()[:32].encode() + b" "
+        if line.startswith(sealed) and line.endswith(b"\n"):
+            found.append(text)
+    return found
 
 
 def load(text: bytes, where: str) -> dict[str, Any]:
