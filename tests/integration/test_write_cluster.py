@@ -245,3 +245,27 @@ def test_a_write_on_a_cluster_is_resumed(client, tmp_path: Path) -> None:
     assert len(list(seen.iterdir())) - first == 16 - kept.units
     assert (zarr.open_array(tmp_path / "r.zarr", mode="r")[:] == data()).all()
     assert fstx.jobs(tmp_path / "r.zarr") == []
+
+
+def test_the_scheduler_never_holds_the_whole_graph(
+    client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks that share nothing are sent in parts: at most two parts' tasks are with the scheduler."""
+    from fstx.sources import cluster
+
+    monkeypatch.setattr(cluster, "_LEAST", 4)
+    monkeypatch.setattr(cluster, "_DEEP", 1)
+    held = []
+    refill = cluster._Flight.refill
+
+    def counted(flight: cluster._Flight) -> None:
+        refill(flight)
+        tasks = list(client.cluster.scheduler.tasks.values())
+        held.append(sum(str(task.key).startswith("('fstx-write") for task in tasks))
+
+    monkeypatch.setattr(cluster._Flight, "refill", counted)
+    array = da.from_array(data(), chunks=CHUNK // 2)
+    fstx.write(array, tmp_path / "o.zarr", scheduler=client)
+    assert len(held) > 4
+    assert 0 < max(held) <= 12 < array.npartitions
+    assert (zarr.open_array(tmp_path / "o.zarr", mode="r")[:] == data()).all()

@@ -9,17 +9,19 @@ from typing import Any
 
 from fstx.sources.blocks import Receipts
 from fstx.sources.failures import Failures, computing
+from fstx.sources.records import Records
 from fstx.sources.tasks import PackedError, RemoteTask, restore
 from fstx.types import StagedObject
 
 _SETTLE_S = 10.0
+_LEAST, _DEEP = 256, 64  # blocks of a part: so many, or so many for each thread
 _QUIET = 2  # looks in a row: a task may be on its way from the scheduler during the first
 _OVER = frozenset({"memory", "erred", "error", "released", "forgotten"})
 
 
 def run_on_cluster(
     client: Any,
-    records: Callable[[Any], Any],
+    records: Callable[[Any], Records],
     task: RemoteTask,
     name: str,
     *,
@@ -29,23 +31,21 @@ def run_on_cluster(
 ) -> Iterator[StagedObject]:
     """Compute `records` (a graph made for `task`) and yield receipts as blocks finish.
 
-    On any failure the remaining tasks are cancelled, and this waits a bounded time for those that
-    run already. A worker that stays away longer can only stage, under a name nobody adopts.
+    Where blocks share nothing the scheduler gets them in parts, two at a time, so that neither it nor
+    this process holds the graph of a large array. On any failure the remaining tasks are cancelled, and
+    this waits a bounded time for those that run already. A worker that stays away longer can only stage,
+    under a name nobody adopts.
     """
-    import distributed
-
     with _reachable(client) as here:
         if max_workers is not None:
+            import distributed
+
             task.gate = distributed.Semaphore(max_leases=max_workers, name=name)
-        futures: list[Any] = []
+        whole = records(task)
+        flight = _Flight(here, whole, _size(here))
         failures = Failures()
         try:
-            graph = here.persist(records(task))
-            name = graph.name
-            futures = distributed.futures_of(graph)
-            del graph
-            finished = distributed.as_completed(futures, with_results=True, raise_errors=False)
-            for batch in finished.batches():
+            for batch in flight.batches():
                 for future, result in batch:
                     if future.status == "finished":
                         progress(1)
@@ -55,19 +55,65 @@ def run_on_cluster(
                         if not failures.halted:
                             yield from receipts
                     else:
-                        _record(failures, future, name)
+                        _record(failures, future, whole.name)
+                    flight.landed(future)
                 if failures.halted:
                     break
+                flight.refill()
         finally:
-            unfinished = [f for f in futures if f.status != "finished"]
-            if unfinished:
-                here.cancel(unfinished, force=True)
-                _settle(here, name)
-            for future in futures:
-                future.release()
+            flight.cancel()
         first = failures.first()
         if first is not None:
             raise first
+
+
+def _size(client: Any) -> int:
+    """Blocks of a part: enough that workers don't wait for the next."""
+    threads: int = sum(client.nthreads().values())
+    return max(_LEAST, _DEEP * threads)
+
+
+class _Flight:
+    """The blocks that the scheduler has: two parts at most, and a third when one is through."""
+
+    def __init__(self, client: Any, records: Records, size: int) -> None:
+        import distributed
+
+        self._client, self._name, self._size = client, records.name, size
+        self._parts = records.parts(size)
+        self._finished = distributed.as_completed(with_results=True, raise_errors=False)
+        self._futures: dict[Any, Any] = {}
+
+    def batches(self) -> Iterator[Any]:
+        """Pairs of a future and its result, as they come; `refill` is called between."""
+        self.refill()
+        yield from self._finished.batches()
+
+    def refill(self) -> None:
+        """Send parts until two are on their way."""
+        import distributed
+
+        while len(self._futures) <= self._size:
+            part = next(self._parts, None)
+            if part is None:
+                return
+            futures = distributed.futures_of(self._client.persist(part))
+            self._futures.update({future.key: future for future in futures})
+            self._finished.update(futures)
+
+    def landed(self, future: Any) -> None:
+        """This one is through; the scheduler may forget it."""
+        self._futures.pop(future.key, None)
+        future.release()
+
+    def cancel(self) -> None:
+        """None of those that are not through will run, or keeps running."""
+        if self._futures:
+            left = list(self._futures.values())
+            self._client.cancel(left, force=True)
+            _settle(self._client, self._name)
+            for future in left:
+                future.release()
 
 
 def _record(failures: Failures, future: Any, name: str) -> None:

@@ -25,12 +25,12 @@ from fstx.errors import UsageError
 from fstx.plan import ArraySpec, Grid, Index
 from fstx.sources.blocks import Receipts, Work
 from fstx.sources.failures import Failures
+from fstx.sources.records import SHARED_TASKS, Records, records_of, runs
 from fstx.sources.settle import SettlingPool
 from fstx.sources.tasks import LocalTask, RemoteTask, restore, set_stop_flag
 from fstx.types import StagedObject
 
 _BATCH = 16
-_SHARED_TASKS = 16  # constants that the chunks of a simple graph share, such as the array cut up
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class DaskSource:
             task = RemoteTask(work, grid, self.spec.dtype)
             yield from run_on_cluster(
                 choice.client,
-                partial(_records, array, name=name, only=only),
+                partial(records_of, array, name=name, only=only),
                 task,
                 name,
                 max_workers=max_workers,
@@ -184,54 +184,6 @@ class _Opaque:
         return self._call()
 
 
-def _records(
-    array: Any, task: Any, *, name: str, only: Collection[Index] | None = None
-) -> _Records:
-    import dask.array as da
-
-    chunks = tuple((1,) * n for n in array.numblocks)
-    meta = np.empty((0,) * array.ndim, dtype=object)
-    graph = da.map_blocks(task, array, name=name, chunks=chunks, dtype=object, meta=meta)
-    from dask.core import flatten
-
-    if only is None:
-        return _Records(graph.dask, list(flatten(graph.__dask_keys__())), graph.name)
-    # dask before 2025.5 puts a hash behind the name that it is given
-    return _Records(graph.dask, [(graph.name, *i) for i in sorted(only)], graph.name, some=True)
-
-
-class _Records:
-    """Blocks of an array as a collection of dask's: what `persist` takes; `some`: not all of `graph`."""
-
-    def __init__(self, graph: Any, keys: list[Any], name: str, *, some: bool = False) -> None:
-        self.graph = graph
-        self.keys = keys
-        self.name = name
-        self.some = some
-
-    def __dask_graph__(self) -> Any:
-        return self.graph
-
-    def __dask_keys__(self) -> list[Any]:
-        return self.keys
-
-    @staticmethod
-    def __dask_optimize__(graph: Any, keys: Any, **options: Any) -> Any:
-        from dask.array.optimization import optimize
-
-        return optimize(graph, keys, **options)
-
-    def __dask_postpersist__(self) -> Any:
-        return _persisted, (self.keys, self.name)
-
-    def __dask_postcompute__(self) -> Any:
-        return list, ()
-
-
-def _persisted(graph: Any, keys: list[Any], name: str, *, rename: Any = None) -> _Records:
-    return _Records(graph, keys, name)
-
-
 def _run_local(
     choice: Choice,
     array: Any,
@@ -251,7 +203,7 @@ def _run_local(
         if remote
         else LocalTask(work, grid, dtype, failures, told.progress, told.landed)
     )
-    graph = _records(array, task, name=name, only=only)
+    graph = records_of(array, task, name=name, only=only)
     options: dict[str, Any] = {"scheduler": choice.scheduler}
     try:
         with contextlib.ExitStack() as stack:
@@ -286,7 +238,7 @@ def _run_local(
     raise first
 
 
-def _compute(records: _Records, options: dict[str, Any], remote: bool) -> list[Any]:
+def _compute(records: Records, options: dict[str, Any], remote: bool) -> list[Any]:
     """The chunks of `records` in their order, unjoined.
 
     Where fusing blockwise layers leaves one task per chunk (chunks that depend on no others), dask's
@@ -301,8 +253,8 @@ def _compute(records: _Records, options: dict[str, Any], remote: bool) -> list[A
     graph, keys = records.graph, records.keys
     layers = optimize_blockwise(graph, keys=keys)
     fused = dict(layers.cull(set(keys)) if records.some else layers)
-    tasks = sum(_runs(node) for node in fused.values())
-    if tasks > len(keys) + _SHARED_TASKS:
+    tasks = sum(runs(node) for node in fused.values())
+    if tasks > len(keys) + SHARED_TASKS:
         fused = optimize(graph, keys)
     elif "pool" in options and not remote:
         # Independent chunks in batches: each hand-over between dask's loop and a worker thread costs
@@ -310,14 +262,6 @@ def _compute(records: _Records, options: dict[str, Any], remote: bool) -> list[A
         options["chunksize"] = _batch(len(keys))
     schedule = get_scheduler(scheduler=options.pop("scheduler"))
     return list(schedule(fused, keys, **options))
-
-
-def _runs(node: Any) -> bool:
-    """True for a task, False for data in a graph. The node classes are dask's own affair, hence by name:
-    not knowing one only costs time."""
-    return isinstance(node, tuple) or (
-        hasattr(node, "dependencies") and type(node).__name__ != "DataNode"
-    )
 
 
 def _batch(chunks: int) -> int:
