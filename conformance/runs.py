@@ -277,9 +277,15 @@ def main() -> int:
             return CANNOT_RUN
         given.into.write_text(result.to_json(), encoding="utf-8")
         return 0
+    results: dict[tuple[str, str], Result] = {}
     with ThreadPoolExecutor(given.jobs) as pool:
-        found = list(pool.map(lambda one: run_apart(*one, given.seed), plan))
-    results = {one: result for one, result in zip(plan, found, strict=True) if result is not None}
+        for one, result in zip(
+            plan, pool.map(lambda one: run_apart(*one, given.seed), plan), strict=True
+        ):
+            if result is not None:
+                results[one] = result
+                if given.docs:  # at once: hours may have gone into it
+                    document({one: result})
     bad = [
         one
         for one, r in results.items()
@@ -291,8 +297,6 @@ def main() -> int:
     if listed:
         print(matrix(listed))
         write(listed, given.report)
-    if given.docs:
-        document(results)
     bad += [one for one in plan if one not in results]
     if bad:
         print(f"not passed: {', '.join(map(' '.join, bad))}")
@@ -312,7 +316,7 @@ def _order(result: Result) -> tuple[bool, int]:
 
 
 def run_apart(key: str, profile: str, seed: int) -> Result | None:
-    """One subject in a process of its own; one line says how it went. None: this machine can't run it."""
+    """One subject in a process of its own; one line says how it went. None: there is no result, and why."""
     with tempfile.TemporaryDirectory(prefix="fstx-result-") as folder:
         path = Path(folder, "result.json")
         command = [sys.executable, __file__, profile, "--only", key, "--seed", str(seed)]
@@ -322,7 +326,8 @@ def run_apart(key: str, profile: str, seed: int) -> Result | None:
             print(f"{key}: not run ({profile}): {done.stderr.strip()}", flush=True)
             return None
         if not path.exists():
-            raise SystemExit(f"{key}: no result\n{done.stdout}\n{done.stderr}")
+            print(f"{key}: no result ({profile})\n{done.stdout}\n{done.stderr}", flush=True)
+            return None
         result = Result.load(path)
     print(
         f"{result.subject}: {result.verdict.value} ({profile}, {result.seconds:.0f} s)", flush=True
