@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -82,7 +83,7 @@ def _mounted(kind: str, title: str = "", chained: bool = False, **options: objec
             file.truncate(600 << 20)
         _mount_step(kind, f"mkfs.{kind}", "-q", str(image))
         _mount_step(kind, "mount", "-o", "loop", str(image), str(point))
-        stack.callback(subprocess.run, ["umount", str(point)], check=True)
+        stack.callback(_unmount, str(point))
         name = title or f"local ({kind})"
         return subject_of(f"{'tx::' if chained else ''}{point / 'local'}", name=name, **options)
 
@@ -99,6 +100,15 @@ def _mount_step(kind: str, *command: str) -> None:
         root = "" if os.geteuid() == 0 else "; that needs root"
         loop = "" if os.path.exists("/dev/loop-control") else "; there is no /dev/loop-control"
         raise CannotRunError(f"this machine can't mount {kind}: {why}{root}{loop}")
+
+
+def _unmount(point: str) -> None:
+    """What looks around on the machine may be in there for a moment."""
+    for _ in range(50):
+        if subprocess.run(["umount", point], check=False, capture_output=True).returncode == 0:
+            return
+        time.sleep(0.2)
+    subprocess.run(["umount", "--lazy", point], check=True)
 
 
 def _program(name: str) -> str | None:
