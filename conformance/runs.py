@@ -202,7 +202,7 @@ MOUNTED = ("ext4", "ext4-without-exchange", "tx-ext4", "xfs", "btrfs")
 INSTALLED = ("sshd", "smb")
 """Need Debian's servers (`python tests/servers/install.py files`): run when named."""
 
-BY_HAND = (*MOUNTED, *INSTALLED)
+BY_HAND = (*MOUNTED, *INSTALLED, "tmpfs")
 
 CANNOT_RUN = 69
 """The exit status of a subject that this machine can't run."""
