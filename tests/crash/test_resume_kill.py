@@ -154,7 +154,8 @@ def test_the_last_unit_costs_what_the_first_did(tmp_path: Path) -> None:
         before = len(ops.calls)
         with tx.unit(n) as unit:
             unit.stage(f"p/{n}", b"x")
-        made.append([name for name, _ in ops.calls[before:]])
+        # syncs go on beside the units, each for many of them
+        made.append([name for name, _ in ops.calls[before:] if name != "sync_fs"])
     assert made[1] == made[150] == made[299]
     tx.rollback()
 

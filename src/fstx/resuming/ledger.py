@@ -37,11 +37,11 @@ class Ledger(Mapping[str, Unit]):
         for row in value["objects"]:
             self._owner[row[0]] = id
 
-    def keep(self, unit: Unit, line: bytes) -> None:
+    def keep(self, id: str, objects: Iterable[StagedObject], line: bytes) -> None:
         """Take a unit that was finished, and its line."""
-        self._texts[unit.id] = text_in(line)
-        for kept in unit.objects:
-            self._owner[kept.object.path] = unit.id
+        self._texts[id] = text_in(line)
+        for one in objects:
+            self._owner[one.path] = id
 
     def drop(self, id: str) -> list[StagedObject]:
         """Forget a unit; what it had."""

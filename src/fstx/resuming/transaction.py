@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from fstx.backends.base import roll_back, storage_errors
+from fstx.backends.base import roll_back, wrap_storage_error
 from fstx.depot import Depot
 from fstx.errors import (
     FencedError,
@@ -24,14 +23,13 @@ from fstx.errors import (
 )
 from fstx.paths import check_path, is_below
 from fstx.protocol import StagedFile, Stager, Transaction
-from fstx.resuming.checking import missing
+from fstx.resuming.handing import hand_over
 from fstx.resuming.ledger import Ledger
-from fstx.resuming.units import Kept, Unit, UnitId, encode_unit, id_text
+from fstx.resuming.units import Kept, Unit, UnitId, encode_record, id_text
 from fstx.resuming.unitwriter import UnitWriter
 from fstx.state.entries import checksum
 from fstx.types import Buffer, Data, Guarantee, Sidecars, Snapshot, StagedObject
 
-_THREADS = 8
 _READ_BYTES = 8 << 20
 
 
@@ -62,6 +60,7 @@ class ResumableTransaction:
         forget: Callable[[], object],
     ) -> None:
         self._inner = inner
+        self._before_staging = getattr(inner, "_before_staging", None)
         self._depot = depot
         self._entry = entry
         self._forget = forget
@@ -98,8 +97,7 @@ class ResumableTransaction:
             if id_text(unit) not in known and not self._inner.committed:
                 yield unit
 
-    @contextmanager
-    def unit(self, id: UnitId, /) -> Iterator[UnitWriter]:
+    def unit(self, id: UnitId, /) -> AbstractContextManager[UnitWriter]:
         """A block that does one unit of work.
 
         When it ends the unit is finished: it survives a kill from here on, and a loss of power at the latest
@@ -113,26 +111,32 @@ class ResumableTransaction:
         PathError
             A path that can't be staged, or that another unit has.
         """
-        text = id_text(id)
+        return UnitWriter(id_text(id), self, self._stager)
+
+    def _begin_unit(self, writer: UnitWriter) -> None:
+        """A unit's block begins."""
+        id = writer.id
         with self._lock:
             self._must_be_open()
-            if text in self._units or text in self._running:
-                state = "finished" if text in self._units else "under way"
-                raise StateError(
-                    f"unit {text} is {state}; ask tx.is_done(unit) first", txid=self.id
-                )
-            self._running.add(text)
-        writer = UnitWriter(text, self._stager, lambda path: self._checked(path, text))
+            if id in self._units or id in self._running:
+                state = "finished" if id in self._units else "under way"
+                raise StateError(f"unit {id} is {state}; ask tx.is_done(unit) first", txid=self.id)
+            self._running.add(id)
+
+    def _end_unit(self, writer: UnitWriter, *, finished: bool) -> None:
+        """A unit's block ends."""
         try:
-            yield writer
-            self._keep(text, writer.objects, writer.info)
+            if finished:
+                self._keep(writer.id, writer.objects, writer.info)
         except BaseException:
-            with contextlib.suppress(OSError):
-                self._depot.delete([staged.key for staged, _ in writer.objects])
+            finished = False
             raise
         finally:
+            if not finished:
+                with contextlib.suppress(OSError):
+                    self._depot.delete([staged.key for staged, _ in writer.objects])
             with self._lock:
-                self._running.discard(text)
+                self._running.discard(writer.id)
 
     def unit_stager(self) -> Stager:
         """A handle for workers: what it stages can be finished here by `finish`."""
@@ -171,27 +175,32 @@ class ResumableTransaction:
                 raise StateError(
                     f"the receipt of {staged.path!r} is of another job, {staged.txid}", txid=self.id
                 )
-            last = self._checked(staged.path, text) or staged.publisher
+            last = self._may_stage(staged.path, text) or staged.publisher
             taken.append((replace(staged, publisher=last), sums.get(staged.key, "")))
-        return self._keep(text, taken, dict(info or {}))
+        taken = [(staged, sum_ or self._sum(staged)) for staged, sum_ in taken]
+        more = dict(info or {})
+        self._keep(text, taken, more)
+        return Unit(text, tuple(Kept(*one) for one in taken), more)
 
     def _keep(
-        self, text: str, objects: Iterable[tuple[StagedObject, str]], info: dict[str, Any]
-    ) -> Unit:
-        kept = tuple(Kept(staged, sum_ or self._sum(staged)) for staged, sum_ in objects)
-        unit = Unit(text, kept, info)
+        self, text: str, objects: Collection[tuple[StagedObject, str]], info: dict[str, Any]
+    ) -> None:
         try:
-            line = encode_unit(unit)
+            line = encode_record(text, objects, info)
         except (TypeError, ValueError) as error:
             raise UsageError(f"unit {text}: its info is no plain JSON ({error})") from error
         with self._lock:
             self._must_be_open()
-            for one in kept:
-                self._must_be_free(one.object.path, text)
-            with storage_errors(f"recording unit {text} in {self._depot.url} failed", self.id):
+            for staged, _ in objects:
+                self._must_be_free(staged.path, text)
+            try:
                 self._depot.append(line)
-            self._units.keep(unit, line)
-        return unit
+            except TransactionError:
+                raise
+            except OSError as error:
+                doing = f"recording unit {text} in {self._depot.url} failed"
+                raise wrap_storage_error(error, doing, self.id) from error
+            self._units.keep(text, [staged for staged, _ in objects], line)
 
     def _sum(self, staged: StagedObject) -> str:
         found = 0
@@ -217,16 +226,16 @@ class ResumableTransaction:
             )
         return sum_
 
-    def _checked(self, path: str, unit: str) -> bool:
-        """Refuse a path that can't be staged; whether it is the entry."""
+    def _may_stage(self, path: str, unit: str) -> bool:
+        """Refuse a path that can't be staged by a unit; whether it is the entry."""
         check_path(path)
         self._must_be_free(path, unit)
-        before = getattr(self._inner, "_before_staging", None)
-        if before is not None:
-            before(path)
+        if self._before_staging is not None:
+            self._before_staging(path)
         return path == self._entry
 
     def _must_be_free(self, path: str, unit: str) -> None:
+        """Refuse what another unit wrote."""
         owner = self._units.owner(path)
         if owner is not None and owner != unit:
             raise PathError(f"{path!r} was written by unit {owner}; unit {unit} needs another path")
@@ -360,7 +369,7 @@ class ResumableTransaction:
             handed = self._over
             try:
                 if not handed:
-                    self._hand_over()
+                    hand_over(self._units, self._depot, self._inner)
                 handed = True
                 snapshot = self._inner.commit()
             except BaseException as error:
@@ -376,23 +385,6 @@ class ResumableTransaction:
             self._over = True
             self._clear()
             return snapshot
-
-    def _hand_over(self) -> None:
-        if not self._units:
-            return
-        kept = self._units.objects()
-
-        def give(one: StagedObject) -> StagedObject:
-            try:
-                return self._depot.give(self._inner, one)
-            except FileNotFoundError as error:
-                raise missing(one.path, self._depot, self.id) from error
-
-        if self._depot.quick:
-            self._inner.adopt(map(give, kept))
-            return
-        with ThreadPoolExecutor(_THREADS) as pool:
-            self._inner.adopt(list(pool.map(give, kept)))
 
     def rollback(self) -> None:
         """Give up: the target is as it was, and nothing of the job is left, finished units neither."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -160,13 +160,22 @@ def record_of(depot: Depot) -> JobRecord:
 
 def encode_unit(unit: Unit) -> bytes:
     """One line."""
-    objects = ",".join(
-        f"[{_quoted(k.object.path)},{_quoted(k.object.key)},{k.object.size_bytes},{_quoted(k.checksum)},"
-        f"{'true' if k.object.publisher else 'false'}]"
-        for k in unit.objects
+    return encode_record(unit.id, [(k.object, k.checksum) for k in unit.objects], unit.info)
+
+
+def encode_record(
+    id: str, objects: Iterable[tuple[StagedObject, str]], info: Mapping[str, Any]
+) -> bytes:
+    """One line, of objects with their checksums: the sealed JSON with sorted keys."""
+    rows = ",".join(
+        [
+            f"[{_quoted(o.path)},{_quoted(o.key)},{o.size_bytes},{_quoted(sum_)},"
+            f"{'true' if o.publisher else 'false'}]"
+            for o, sum_ in objects
+        ]
     )
-    info = _encoder.encode(unit.info) if unit.info else "{}"
-    text = f'{{"format":{FORMAT},"info":{info},"objects":[{objects}],"unit":{_quoted(unit.id)}}}'
+    more = _encoder.encode(info) if info else "{}"
+    text = f'{{"format":{FORMAT},"info":{more},"objects":[{rows}],"unit":{_quoted(id)}}}'
     return seal_text(text.encode())
 
 
@@ -245,6 +254,7 @@ __all__ = [
     "decode_records",
     "decode_units",
     "encode_job",
+    "encode_record",
     "encode_unit",
     "id_text",
     "record_of",

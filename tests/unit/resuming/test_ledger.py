@@ -95,7 +95,7 @@ def test_units_are_made_when_they_are_asked_for() -> None:
     gc.collect()
     before = len(gc.get_objects())
     for n in range(2000):
-        ledger.keep(_unit(n), encode_unit(_unit(n)))
+        ledger.keep(str(n), [k.object for k in _unit(n).objects], encode_unit(_unit(n)))
     assert len(gc.get_objects()) - before < 100
     assert (len(ledger), ledger["7"], "7" in ledger, "x" in ledger) == (2000, _unit(7), True, False)
     assert list(ledger.values()) == [_unit(n) for n in range(2000)]

@@ -19,6 +19,7 @@ from fstx import seams
 from fstx.backends.local.control import Control, is_tree, remove_tree
 from fstx.backends.local.records import unseal
 from fstx.backends.local.staging import LocalStager, read_range, write_all
+from fstx.backends.local.syncing import Syncing
 from fstx.errors import FencedError, RecoveryError, TransactionError
 from fstx.ops import FileKind, Ops
 from fstx.ops.processes import boot_id
@@ -26,11 +27,13 @@ from fstx.protocol import Transaction
 from fstx.types import StagedObject
 
 JOBS = "jobs"
-SYNC_EVERY = 256
-"""So many units may be lost by a loss of power; none by a kill."""
+SYNC_EVERY = 128
+"""A sync begins after so many units, and has ended after twice as many: these may be lost by a loss of power,
+none by a kill."""
 
 _NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}")
 _GONE = re.compile(_NAME.pattern + r"\.[0-9a-f]{8}\.gone")
+_KEY = re.compile(r"a/(?!\.\.?$)[^/\\\0]+")
 _LIMIT_BYTES = 1 << 20
 
 
@@ -101,6 +104,7 @@ class LocalDepot:
         self._lock = threading.Lock()
         self._log: Any = None
         self._appended = 0
+        self._syncing = Syncing()
         self._fs_fd: int | None = None
 
     def __repr__(self) -> str:
@@ -154,7 +158,7 @@ class LocalDepot:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._at("units.log"))
             self._appended += 1
             if self._appended % SYNC_EVERY == 0:
-                self._sync()
+                self._begin_sync()
 
     def _opened_log(self) -> Any:
         path = self._at("units.log")
@@ -179,11 +183,12 @@ class LocalDepot:
                 write_all(file, [b"\n"])
         return file
 
-    def _sync(self) -> None:
-        if self._fs_fd is not None:
-            self._ops.sync_fs(self._fs_fd)
-        else:
+    def _begin_sync(self) -> None:
+        fs_fd = self._fs_fd
+        if fs_fd is None:
             self._ops.sync_file(self._log)
+        else:
+            self._syncing.begin(lambda: self._ops.sync_fs(fs_fd))
 
     def lines(self) -> Iterator[bytes]:
         try:
@@ -215,10 +220,20 @@ class LocalDepot:
         return read_range(self._ops, self._file(key), start, stop)
 
     def _file(self, key: str) -> str:
-        folder, _, name = key.partition("/")
-        if folder != "a" or not name or "/" in name or "\\" in name or name in (".", ".."):
+        if not _KEY.fullmatch(key):
             raise RecoveryError(f"{self.path}: a record names the object {key!r}, which is none")
-        return os.path.join(self.path, "a", name)
+        return os.path.join(self.path, key)
+
+    def give_all(self, transaction: Transaction, kept: Iterable[StagedObject], /) -> bool:
+        """Stage and adopt objects at once; False where `transaction` is no local one.
+
+        FileNotFoundError names the file of one that is not there whole.
+        """
+        adopt: Any = getattr(transaction, "adopt_files", None)
+        if adopt is None:
+            return False
+        adopt((one, self._file(one.key)) for one in kept)
+        return True
 
     def give(self, transaction: Transaction, kept: StagedObject, /) -> StagedObject:
         stager = transaction.stager()
@@ -244,13 +259,8 @@ class LocalDepot:
                 self._ops.unlink(self._file(key))
 
     def remove(self) -> None:
-        with self._lock:
-            log, self._log = self._log, None
-            fs_fd, self._fs_fd = self._fs_fd, None
-        if log is not None:
-            log.close()
-        if fs_fd is not None:
-            self._ops.close_fs(fs_fd)
+        with self._lock, contextlib.suppress(OSError):  # what goes need not be durable
+            self._close_files(sync=False)
         remove_tree(self._ops, self._set_aside())
         with contextlib.suppress(OSError):
             self._ops.rmdir(os.path.dirname(self.path))
@@ -298,15 +308,19 @@ class LocalDepot:
     def close(self) -> None:
         """What was appended is durable, and no descriptor is open."""
         with self._lock:
-            log, self._log = self._log, None
-            fs_fd, self._fs_fd = self._fs_fd, None
-        if log is not None:
-            try:
-                self._ops.sync_file(log)
-            finally:
-                log.close()
-        if fs_fd is not None:
-            self._ops.close_fs(fs_fd)
+            self._close_files(sync=True)
+
+    def _close_files(self, *, sync: bool) -> None:
+        log, self._log = self._log, None
+        fs_fd, self._fs_fd = self._fs_fd, None
+        with contextlib.ExitStack() as ends:  # the last one first
+            if fs_fd is not None:
+                ends.callback(self._ops.close_fs, fs_fd)
+            if log is not None:
+                ends.callback(log.close)
+                if sync:
+                    ends.callback(self._ops.sync_file, log)
+            self._syncing.end()
 
     def moved(self) -> bool:
         try:

@@ -63,6 +63,11 @@ class Keeper:
             self._many = True
         file.close()
 
+    @property
+    def covers_all(self) -> bool:
+        """Whether `sync` reaches all files, also those that were not given to `finish`."""
+        return self._many and self.fs_fd is not None
+
     def sync(self) -> None:
         """All contents durable, or OSError; a failed sync is final (never tried again)."""
         with self._lock:
@@ -252,6 +257,11 @@ class LocalStager:
         if self._durable:
             self._finish(self._reopen(key))
         return StagedObject(path, key, stat.size_bytes, self._txid, publisher)
+
+    def settle(self, path: str) -> None:
+        """See that a file in the area that others wrote is durable at commit, as what is staged is."""
+        if self._durable and not (self._keeper is not None and self._keeper.covers_all):
+            self._finish(self._ops.open_again(path))
 
     def room(self) -> str | None:
         """A new directory in the area, for a library that writes files itself; None on a server."""

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any, cast
 
 from fstx import machines
-from fstx.backends.base import BaseTransaction, wrap_storage_error
+from fstx.backends.base import wrap_storage_error
+from fstx.backends.local.adopting import AdoptsFiles
 from fstx.backends.local.control import Control, names_from
 from fstx.backends.local.items import (
     Itemizer,
@@ -29,7 +30,6 @@ from fstx.backends.local.staging import Keeper, LocalStager, copy_file, read_ran
 from fstx.backends.local.verdicts import commit_error, what_is_lost
 from fstx.errors import (
     CommitError,
-    FencedError,
     InDoubtError,
     PathError,
     StateError,
@@ -45,7 +45,7 @@ from fstx.types import Buffer, Capability, Guarantee, Mode, Snapshot, StagedObje
 _PLANS = 3  # one more than cooperating writers can make necessary: locks are held from the first on
 
 
-class LocalTransaction(BaseTransaction):
+class LocalTransaction(AdoptsFiles):
     """Staged beside its targets, on their file system; published by rename, swap or redo."""
 
     def __init__(
@@ -150,13 +150,6 @@ class LocalTransaction(BaseTransaction):
             self._failure = self._failure or error
             raise wrap_storage_error(error, f"staging {receipt.path!r} failed", self.id) from error
         self._moved.add(receipt.key)
-
-    def _given_up(self) -> FencedError:
-        return FencedError(
-            f"the staging area of transaction {self.id} is gone: it was given up for dead",
-            txid=self.id,
-            outcome="aborted",
-        )
 
     def _source(self, receipt: StagedObject) -> str:
         folder, _, name = receipt.key.partition("/")
