@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Container, Sequence
-from importlib.metadata import version
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -26,7 +25,7 @@ from fstx.cli.exits import (
     last_word,
     print_json,
 )
-from fstx.cli.readers import KINDS, Loaded, opened
+from fstx.cli.loaded import KINDS, Loaded
 from fstx.errors import UsageError
 from fstx.registry import as_url
 from fstx.types import OutcomeState
@@ -67,6 +66,8 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         print(f"fstx {version('fstx')}")
         raise typer.Exit
 
@@ -141,6 +142,8 @@ def write(
     where: dict[str, Any] = {}
 
     def work() -> int:
+        from fstx.cli.readers import opened
+
         where.update(_storage(storage))
         given: dict[str, Any] = {
             "chunks": arguments.lengths("--chunks", chunks),

@@ -8,6 +8,8 @@ from typing import Any
 
 from fstx.errors import UsageError
 
+KINDS = ".npy, .npz, GeoTIFF, Zarr, or an image that Pillow reads (.jpg, .png)"
+
 LAZY_FROM_BYTES = 64 << 20
 """A source that can be read by blocks is read so from this size on."""
 

@@ -13,12 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from fstx.cli.loaded import LAZY_FROM_BYTES, Loaded, need
+from fstx.cli.loaded import KINDS, LAZY_FROM_BYTES, Loaded, need
 from fstx.cli.npz import read_npz
 from fstx.cli.tiff import read_tiff
 from fstx.errors import UsageError
-
-KINDS = ".npy, .npz, GeoTIFF, Zarr, or an image that Pillow reads (.jpg, .png)"
 
 __all__ = ["KINDS", "LAZY_FROM_BYTES", "Loaded", "kind_of", "opened"]
 

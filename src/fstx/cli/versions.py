@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +15,9 @@ from fstx.cli.bars import growing_bar
 from fstx.cli.exits import OK, UNSETTLED, guarded, print_json
 from fstx.cli.report import size_text
 from fstx.errors import UsageError
-from fstx.versions import VersionedDataset
+
+if TYPE_CHECKING:
+    from fstx.versions import VersionedDataset
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
