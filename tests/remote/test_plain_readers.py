@@ -140,6 +140,7 @@ def writers() -> Iterator[Forks]:
     code = """
 import base64, pickle
 import numpy, s3fs, tifffile, zarr
+import fstx.arrays, fstx.backends.plain, fstx.layouts.vrt, fstx.layouts.zarr3
 from fstx.stores import link, probe
 from support.plainjobs import write
 
