@@ -46,6 +46,7 @@ class CannotRunError(RuntimeError):
 _SCRATCH = "/dev/shm" if os.path.isdir("/dev/shm") else None  # quick: syncs cost nothing there
 PAGE = ROOT / "docs" / "reference" / "conformance.md"
 LEDGER = PAGE.with_suffix(".json")
+_SYS_ADMIN = 21  # the number of that capability, capabilities(7)
 _TOOLS = {"ext4": "e2fsprogs", "xfs": "xfsprogs", "btrfs": "btrfs-progs"}
 
 
@@ -96,10 +97,23 @@ def _mount_step(kind: str, *command: str) -> None:
         raise CannotRunError(f"{command[0]} is not there; Debian has it in {_TOOLS[kind]}")
     done = subprocess.run([program, *command[1:]], check=False, capture_output=True, text=True)
     if done.returncode:
-        why = done.stderr.strip() or f"{command[0]} ended with {done.returncode}"
-        root = "" if os.geteuid() == 0 else "; that needs root"
-        loop = "" if os.path.exists("/dev/loop-control") else "; there is no /dev/loop-control"
-        raise CannotRunError(f"this machine can't mount {kind}: {why}{root}{loop}")
+        said = done.stderr.strip().splitlines() or [f"{command[0]} ended with {done.returncode}"]
+        raise CannotRunError("; ".join([f"this machine can't mount {kind}: {said[0]}", *_lacks()]))
+
+
+def _lacks() -> Iterator[str]:
+    """What mounting a file needs and is not here."""
+    if os.geteuid() != 0:
+        yield "that needs root"
+    elif not int(_status("CapEff"), 16) >> _SYS_ADMIN & 1:
+        yield "root lacks CAP_SYS_ADMIN here"
+    if not os.path.exists("/dev/loop-control"):
+        yield "there is no /dev/loop-control"
+
+
+def _status(name: str) -> str:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(line.split()[1] for line in lines if line.startswith(f"{name}:"))
 
 
 def _unmount(point: str) -> None:
