@@ -13,7 +13,7 @@ from fstx.ops import Ops
 from fstx.protocol import Backend
 from fstx.types import Guarantee
 from fstx_conformance.subjects.base import Subject, Tree
-from fstx_conformance.subjects.urls import TARGET, LocalRoom
+from fstx_conformance.subjects.urls import FILE_SERVER_COST, TARGET, LocalRoom
 
 
 class FileServerSubject(Subject):
@@ -33,7 +33,7 @@ class FileServerSubject(Subject):
 
     seam = "ops"
     strategy = "rename, swap, redo"
-    cost = 160.0
+    cost = FILE_SERVER_COST
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ from fstx_conformance.subjects.listed import Contents, ListedStore
 
 TARGET = "t"
 _COSTS = dict.fromkeys(("s3", "s3a", "az", "abfs", "abfss"), 80.0) | {"gs": 40.0, "gcs": 40.0}
+FILE_SERVER_COST = 160.0
 _PLAIN = 1.6  # a plain target takes so many times the requests of a dataset
 _NEAR = 2.0  # up to this cost readers make every request that readers make
 _CONTROL = ".fstx"
@@ -62,7 +63,8 @@ def subject_of(url: str, *, name: str = "", **options: Any) -> Subject:
         return SqliteSubject(url, name=name or scheme, **options)
     from fstx_conformance.subjects.schemes import SchemeSubject
 
-    return SchemeSubject(url, name=name or scheme, **options)
+    cost = FILE_SERVER_COST if scheme in ("sftp", "ssh", "smb") else 2.0
+    return SchemeSubject(url, name=name or scheme, cost=cost, **options)
 
 
 def layers(process: Injector | None) -> seams.Layers:
