@@ -54,7 +54,7 @@ class TestSmbd(FileTests):
         assert (place.root / "t" / "b").read_bytes() == b"new"
 
     def test_a_worker_logs_in_by_settings(self, place: FilePlace) -> None:
-        """FILES-23: a stager works in a process whose `smbclient.ClientConfig` holds the password of its
+        """FILES-25: a stager works in a process whose `smbclient.ClientConfig` holds the password of its
         user, and not where it holds that of another one."""
         tx = begin(backend(place, "t", ops=self.calls(place)))
         code = (
@@ -79,7 +79,7 @@ class TestSmbd(FileTests):
         assert tree(place.root) == {"t/a": b"far"}
 
     def test_a_new_file_where_a_directory_is(self, place: FilePlace) -> None:
-        """FILES-24: a name that a directory has is taken, as on every other system."""
+        """FILES-26: a name that a directory has is taken, as on every other system."""
         plant(place.root, {"d/x": b"1"})
         ops = self.calls(place)
         folder = place.url.partition(f":{place.port}")[2]

@@ -9,6 +9,7 @@ import pytest
 
 from fstx.backends import remotefs
 from fstx.errors import PathError, UsageError
+from fstx.ops import smb
 from fstx.ops.sftp import SftpOps
 from fstx.ops.smb import SmbOps
 
@@ -68,3 +69,19 @@ def test_a_share_is_no_target() -> None:
     """FILES-23: a share has no parent to stage in."""
     with pytest.raises(PathError, match="is a share"):
         remotefs.open_smb(["smb://h/share"])
+
+
+def test_settings_log_in_their_user_alone() -> None:
+    """What `smbclient.ClientConfig` holds logs in who was named, or whom it names; never another one."""
+    smbclient = pytest.importorskip("smbclient")
+    config = smbclient.ClientConfig()
+    before = {"username": config.username, "password": config.password}
+    try:
+        smbclient.ClientConfig(username="me", password="secret")
+        assert smb._settings("me") == {"username": "me", "password": "secret"}
+        assert smb._settings(None) == smb._settings("me")
+        assert smb._settings("you") == {}
+        smbclient.ClientConfig(username="me", password=None)
+        assert smb._settings("me") == {}
+    finally:
+        smbclient.ClientConfig(**before)
