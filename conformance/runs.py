@@ -157,7 +157,7 @@ def _smb_login(options: dict[str, Any]) -> Callable[[], object]:
     return partial(smbclient.ClientConfig, **named)
 
 
-def _files(kind: str, name: str) -> Make:
+def _files(kind: str, name: str, chained: bool = False) -> Make:
     """A file server over a folder of this machine."""
 
     def make(stack: ExitStack, folder: Path) -> Subject:
@@ -173,6 +173,8 @@ def _files(kind: str, name: str) -> Make:
             raise CannotRunError(str(error)) from error
         stack.callback(server.stop)
         place = server.place()
+        if chained:
+            return subject_of(f"tx::{place.url}", name=name, **place.options)
         more = {} if kind != "Smbd" else {"login": _smb_login(place.options)}
         return FileServerSubject(place.url, str(place.root), name=name, **place.options, **more)
 
@@ -202,6 +204,7 @@ SUBJECTS: dict[str, Make] = {
     "tx-s3": _server("S3", True),
     "tx-gcs": _server("GCS", True),
     "tx-azure": _server("Azure", True),
+    "tx-sftp": _files("OwnSftp", "tx:: on sftp (asyncssh)", True),
     "fsspec-transaction": _comparison("fsspec-transaction"),
     "temp-replace": _comparison("temp-replace"),
     "zarr-localstore": _comparison("zarr-localstore"),

@@ -28,8 +28,12 @@ from fstx_conformance.subjects.disks import LocalOnDisk, OnDisk
 from fstx_conformance.subjects.listed import Contents, ListedStore
 
 TARGET = "t"
-_COSTS = dict.fromkeys(("s3", "s3a", "az", "abfs", "abfss"), 80.0) | {"gs": 40.0, "gcs": 40.0}
 FILE_SERVER_COST = 160.0
+_COSTS = {
+    **dict.fromkeys(("s3", "s3a", "az", "abfs", "abfss"), 80.0),
+    **dict.fromkeys(("gs", "gcs"), 40.0),
+    **dict.fromkeys(("sftp", "ssh", "smb"), FILE_SERVER_COST),
+}
 _PLAIN = 1.6  # a plain target takes so many times the requests of a dataset
 _NEAR = 2.0  # up to this cost readers make every request that readers make
 _CONTROL = ".fstx"
@@ -63,8 +67,7 @@ def subject_of(url: str, *, name: str = "", **options: Any) -> Subject:
         return SqliteSubject(url, name=name or scheme, **options)
     from fstx_conformance.subjects.schemes import SchemeSubject
 
-    cost = FILE_SERVER_COST if scheme in ("sftp", "ssh", "smb") else 2.0
-    return SchemeSubject(url, name=name or scheme, cost=cost, **options)
+    return SchemeSubject(url, name=name or scheme, cost=_COSTS.get(scheme, 2.0), **options)
 
 
 def layers(process: Injector | None) -> seams.Layers:

@@ -7,11 +7,18 @@ import re
 from typing import Any
 
 from fstx import seams
-from fstx.errors import PathError
+from fstx.errors import CapabilityError, PathError
 from fstx.stores import Store
 from fstx.stores.hiding import scrub
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*)://")
+
+
+_NO_SMB = (
+    "no log and no cache can be kept on smb://: its fsspec client looks for a file first and writes then, "
+    "so that two writers can both be told that they were first. Ways out: smb:// without tx::, or sftp:// "
+    "on the same server"
+)
 
 
 def open_store(url: str | os.PathLike[str], **storage_options: Any) -> Store:
@@ -39,6 +46,8 @@ def open_store(url: str | os.PathLike[str], **storage_options: Any) -> Store:
     if scheme in ("file", "local"):
         path = text[found.end() :] if found else text
         return seams.around_store(_local(path, **storage_options))
+    if scheme == "smb":
+        raise CapabilityError(_NO_SMB)
     from fsspec.core import url_to_fs
 
     try:
@@ -75,6 +84,8 @@ def _store_of(fs: Any, path: str) -> Store:
     known = remote_store(fs, stripped)
     if known is not None:
         return known
+    if "smb" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol):
+        raise CapabilityError(_NO_SMB)
     from fstx.stores.generic import GenericStore
 
     return GenericStore(fs, stripped)

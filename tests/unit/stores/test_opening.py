@@ -7,6 +7,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+import fstx
 from fstx.errors import PathError
 from fstx.stores import Answer
 from fstx.stores.generic import GenericStore
@@ -39,6 +40,17 @@ def test_what_is_no_store_is_refused() -> None:
             open_store(url, **options)
     with pytest.raises(ValueError, match="nosuchscheme"):
         open_store("nosuchscheme://x")
+
+
+def test_smb_keeps_no_log() -> None:
+    """A share is refused before anything connects: its client can't tell who was first."""
+    for call in (
+        lambda: open_store("smb://nowhere/share/d"),
+        lambda: fstx.begin("tx::smb://nowhere/share/d"),
+        lambda: fstx.cache("smb://nowhere/share/d"),
+    ):
+        with pytest.raises(fstx.CapabilityError, match=r"smb:// without tx::"):
+            call()
 
 
 def test_other_file_systems_are_not_trusted(tmp_path: Path) -> None:
