@@ -201,6 +201,27 @@ def test_work_goes_on_while_units_are_synced(tmp_path: Path) -> None:
     again.rollback()
 
 
+def test_syncfs_can_be_forbidden(tmp_path: Path) -> None:
+    """``syncfs=False`` holds for jobs as well: only the file of their records is synced."""
+    calls: list[str] = []
+
+    class Noting(SystemOps):
+        def sync_fs(self, fd: int) -> None:
+            calls.append("all")
+
+        def sync_file(self, file: Any) -> None:
+            calls.append("file")
+            super().sync_file(file)
+
+    tx = _begin(tmp_path, ops=Noting(), syncfs=False, durability="none")
+    calls.clear()
+    for n in range(2 * SYNC_EVERY):
+        with tx.unit(n):
+            pass
+    assert calls == ["file"] * 2
+    tx.rollback()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere syncfs is not trusted")
 def test_a_sync_that_fails_is_told(tmp_path: Path) -> None:
     """A sync's error is raised by the unit that begins the next one, not swallowed by a thread."""

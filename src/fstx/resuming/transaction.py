@@ -101,8 +101,9 @@ class ResumableTransaction:
         """A block that does one unit of work.
 
         When it ends the unit is finished: it survives a kill from here on, and a loss of power at the latest
-        256 units later. A unit that staged nothing is finished as well, and isn't done again. An exception
-        discards what the block staged, and the unit is as if it had not begun.
+        256 units later (on local files only where syncfs(2) can be used; elsewhere what the system has not
+        written yet is done again). A unit that staged nothing is finished as well, and isn't done again. An
+        exception discards what the block staged, and the unit is as if it had not begun.
 
         Raises
         ------

@@ -171,7 +171,7 @@ class LocalBackend:
 
     def depots(self, entry: str | None = None, /) -> LocalDepots:
         """Where unfinished jobs of these targets are kept."""
-        return LocalDepots(self._control, names_from(self._control.parent, self._paths))
+        return LocalDepots(self._control, self._paths, syncfs=self._syncfs)
 
     def forget(self, id: str, /) -> None:
         """The receipt of a finished transaction goes: its id was nobody's choice."""

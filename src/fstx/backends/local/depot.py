@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from fstx import seams
-from fstx.backends.local.control import Control, is_tree, remove_tree
+from fstx.backends.local.control import Control, is_tree, names_from, remove_tree
 from fstx.backends.local.records import unseal
 from fstx.backends.local.staging import LocalStager, read_range, write_all
 from fstx.backends.local.syncing import Syncing
@@ -38,12 +38,13 @@ _LIMIT_BYTES = 1 << 20
 
 
 class LocalDepots:
-    """The depots of a control directory."""
+    """The depots of a control directory, for targets by their paths."""
 
-    def __init__(self, control: Control, targets: Sequence[str]) -> None:
+    def __init__(self, control: Control, paths: Sequence[str], *, syncfs: bool) -> None:
         self._control = control
+        self._syncfs = syncfs
         self._folder = os.path.join(control.path, JOBS)
-        self.targets = tuple(targets)
+        self.targets = tuple(names_from(control.parent, paths))
 
     def names(self) -> list[str]:
         ops = self._control.ops
@@ -55,7 +56,7 @@ class LocalDepots:
     def open(self, name: str, /) -> LocalDepot:
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name of a depot")
-        return LocalDepot(self._control, name)
+        return LocalDepot(self._control, name, syncfs=self._syncfs)
 
     def sweep(self) -> list[str]:
         ops, found = self._control.ops, []
@@ -92,8 +93,9 @@ class LocalDepots:
 class LocalDepot:
     """One job's depot on a file system."""
 
-    def __init__(self, control: Control, name: str) -> None:
+    def __init__(self, control: Control, name: str, *, syncfs: bool) -> None:
         self._control = control
+        self._syncfs = syncfs
         self._ops: Ops = control.ops
         self.name = name
         self.token = name.partition("-")[2]
@@ -151,7 +153,7 @@ class LocalDepot:
         with self._lock:
             if self._log is None:
                 self._log = self._opened_log()
-                self._fs_fd = self._ops.open_fs(self.path)
+                self._fs_fd = self._ops.open_fs(self.path) if self._syncfs else None
             if self._log.write(line) != len(
                 line
             ):  # a full disk: the line is torn, and counts as nothing
