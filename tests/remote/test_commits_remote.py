@@ -206,7 +206,7 @@ def test_requests_of_a_commit(s3: Place, proxies: Any) -> None:
     given: Any = {"mode": "update", "durability": "data", "require": frozenset()}
     with backend.begin(**given) as tx:
         tx.stage("a", b"1")
-    for files in (1, 300, 1200):
+    for files in (1, 100, 400):
         place.proxy.rules()
         with backend.begin(**given) as tx:
             for i in range(files):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,34 @@ class RemoteTarget(Target):
         return logical(self.place.url, self.place.options)
 
 
-@pytest.fixture(params=["tx", "plain"])
-def target(request: pytest.FixtureRequest, remote_place: Place, tmp_path: Path) -> RemoteTarget:
-    return RemoteTarget(request.param, remote_place, tmp_path)
+@pytest.fixture
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> RemoteTarget:
+    view, store = request.param
+    return RemoteTarget(view, request.getfixturevalue(store), tmp_path)
+
+
+VIEWS, STORES = ("tx", "plain"), ("s3", "gcs", "azure")
+
+
+def pairs(names: Iterable[str]) -> Any:
+    """Parameters `name` and `target`: each name in each view, each name on each store, each view on each."""
+    found = [
+        pytest.param(name, (VIEWS[(i + j) % 2], store), id=f"{name}-{VIEWS[(i + j) % 2]}-{store}")
+        for i, name in enumerate(names)
+        for j, store in enumerate(STORES)
+    ]
+    return pytest.mark.parametrize(("name", "target"), found, indirect=["target"])
+
+
+# Each writer in each view on each store, by turns from dask and from a device: each pair of two.
+EACH = [
+    pytest.param(
+        name, ("dask", "device")[(i + j + k) % 2], (view, store), id=f"{name}-{view}-{store}"
+    )
+    for i, name in enumerate(WRITERS)
+    for j, view in enumerate(VIEWS)
+    for k, store in enumerate(STORES)
+]
 
 
 def replaced(target: RemoteTarget, name: str) -> dict[str, Any]:
@@ -56,8 +81,7 @@ def reference(name: str, folder: Path) -> Tree:
     return plain.found()
 
 
-@pytest.mark.parametrize("kind", ["dask", "device"])
-@pytest.mark.parametrize("name", list(WRITERS))
+@pytest.mark.parametrize(("name", "kind", "target"), EACH, indirect=["target"])
 def test_each_writer_on_each_store(
     name: str, kind: str, target: RemoteTarget, tmp_path: Path
 ) -> None:
@@ -76,7 +100,7 @@ def test_each_writer_on_each_store(
     assert ASKED == []
 
 
-@pytest.mark.parametrize("name", list(WRITERS))
+@pairs(WRITERS)
 def test_a_failing_chunk_leaves_nothing(name: str, target: RemoteTarget) -> None:
     """A4, A5, A7, A26: nothing of a first write, all of what was there, and a retry works."""
 
@@ -104,7 +128,7 @@ def processes() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
-@pytest.mark.parametrize("name", ["o.vrt", "o.zarr", "s.zarr"])
+@pairs(["o.vrt", "o.zarr", "s.zarr"])
 def test_workers_in_other_processes_stage_there(
     name: str, target: RemoteTarget, processes: ProcessPoolExecutor
 ) -> None:
@@ -119,7 +143,7 @@ def test_workers_in_other_processes_stage_there(
     assert not any(".fstx" in path.split("/") for path in single)
 
 
-@pytest.mark.parametrize("name", ["o.vrt", "o.zarr", "s.zarr"])
+@pairs(["o.vrt", "o.zarr", "s.zarr"])
 def test_streams(name: str, target: RemoteTarget, tmp_path: Path) -> None:
     """F24, H2: chunk by chunk, also into shards, with memory for one."""
     lengths = (8, 8) if name == "s.zarr" else (16, 16)
@@ -141,7 +165,7 @@ def test_streams(name: str, target: RemoteTarget, tmp_path: Path) -> None:
     assert np.array_equal(read(target.fetch(tmp_path / "copy"), name), VALUES)
 
 
-@pytest.mark.parametrize("name", list(WRITERS))
+@pairs(WRITERS)
 def test_a_key_commits_once(name: str, target: RemoteTarget) -> None:
     """I5: written twice with one id, and asked for."""
     first = fstx.write(

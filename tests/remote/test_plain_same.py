@@ -41,12 +41,20 @@ def _array(kind: str) -> Any:
     return da.from_array(VALUES, chunks=(32, 32))
 
 
-@pytest.mark.parametrize("kind", ["numpy", "dask", "device"])
-@pytest.mark.parametrize("layout", LAYOUTS)
+# Each layout on each store, each layout from each kind of array, each kind on each store.
+PAIRS = [
+    pytest.param(store, layout, ("numpy", "dask", "device")[(i + j) % 3], id=f"{store}-{layout}")
+    for i, store in enumerate(("s3", "gcs", "azure"))
+    for j, layout in enumerate(LAYOUTS)
+]
+
+
+@pytest.mark.parametrize(("store", "layout", "kind"), PAIRS)
 def test_bytes_are_those_of_local_disk(
-    remote_place: Place, tmp_path: Path, layout: str, kind: str
+    store: str, layout: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     """Protects H2, A27, B and A33: nothing of a format depends on where it is written."""
+    remote_place: Place = request.getfixturevalue(store)
     name, options = LAYOUTS[layout]
     if kind == "dask" and name.endswith(".vrt"):
         options = {k: v for k, v in options.items() if k != "chunks"}

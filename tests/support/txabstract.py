@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import FunctionType
+from typing import Any, cast
 
 import pytest
 from fsspec.tests import abstract
@@ -53,6 +54,18 @@ class Fixtures(abstract.AbstractFixtures):
     @pytest.fixture
     def supports_empty_directories(self) -> bool:
         return True
+
+
+def third(test: Callable[..., None], n: int) -> Callable[..., None]:
+    """Every third case of a parametrised test, from case `n` on.
+
+    Where copying, getting and putting take a third each, every case is tried on that storage; each of the
+    three with every case is tried on memory.
+    """
+    (mark,) = test.pytestmark  # type: ignore[attr-defined]
+    names, cases = mark.args
+    part = FunctionType(test.__code__, test.__globals__, test.__name__)  # type: ignore[attr-defined]
+    return cast("Callable[..., None]", pytest.mark.parametrize(names, cases[n::3])(part))
 
 
 class Within:
