@@ -162,7 +162,8 @@ class GenericStore:
     # --- reading -------------------------------------------------------------------------------
 
     def get(self, key: str, /, start: int = 0, stop: int | None = None) -> bytes:
-        return self._guarded(lambda: self._read(self._path(key), start, stop), "read", key)
+        path = self._path(key)
+        return self._guarded(lambda: self._read(path, start, stop), "read", key)
 
     def _read(self, path: str, start: int, stop: int | None) -> bytes:
         if not start and stop is None:

@@ -67,6 +67,8 @@ def test_other_file_systems_are_not_trusted(tmp_path: Path) -> None:
     info = store.info("big")
     assert info is not None
     assert info.size_bytes == 5
+    with pytest.raises(PathError):
+        store.get("a//b")
     writer = store.open("gone")
     writer.abort()
     proof = store.probe()
