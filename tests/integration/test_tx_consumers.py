@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextvars
+import multiprocessing
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -205,14 +206,21 @@ def test_two_threads_in_one_transaction_make_one_commit(target: str) -> None:
         assert float(xr.open_zarr(f"{url}/{name}", consolidated=False)["a"][0, 0]) == n
 
 
+@pytest.fixture(scope="module")
+def processes() -> Iterator[ProcessPoolExecutor]:
+    """Two processes for dask, kept: to import what they need takes seconds."""
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
 @pytest.mark.parametrize("how", ["url", "context"])
-def test_dask_processes_join(disk: str, how: str) -> None:
+def test_dask_processes_join(disk: str, how: str, processes: ProcessPoolExecutor) -> None:
     """Protects jobs over processes: what is sent away inside a block still goes into its one commit."""
     import dask
     import dask.bag as db
 
     url = "tx::" + disk
-    with fstx.begin(url) as tx, dask.config.set(scheduler="processes", num_workers=2):
+    with fstx.begin(url) as tx, dask.config.set(scheduler="processes", pool=processes):
         goal = tx.url if how == "url" else url
         _lazy().to_zarr(goal + "/cube", consolidated=False)
         db.from_sequence("abcd", npartitions=2).to_textfiles(goal + "/log-*.txt")
@@ -223,19 +231,29 @@ def test_dask_processes_join(disk: str, how: str) -> None:
     assert db.read_text(url + "/log-*.txt").count().compute(scheduler="sync") == 4
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["url", "context"])
-def test_distributed_workers_join(disk: str, how: str) -> None:
-    """I2: protects jobs on a cluster: workers in other processes write into the transaction by its URL."""
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    """A cluster of two processes, kept, with a client that is nobody's default yet."""
     distributed = pytest.importorskip("distributed")
-    url = "tx::" + disk
     with (
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as c,
-        distributed.Client(c),
-        fstx.begin(url) as tx,
+        distributed.Client(c, set_as_default=False) as client,
     ):
+        yield client
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["url", "context"])
+def test_distributed_workers_join(disk: str, how: str, client: Any) -> None:
+    """I2: protects jobs on a cluster: workers in other processes write into the transaction by its URL."""
+    import dask
+
+    url = "tx::" + disk
+    with dask.config.set(scheduler=client), fstx.begin(url) as tx:
         goal = tx.url if how == "url" else url
         _lazy().to_zarr(goal + "/cube", consolidated=False)
+    loaded = client.run(lambda: "fstx.filesystem" in __import__("sys").modules)
+    assert any(loaded.values()), "the workers wrote nothing"
     assert commits(disk) == 1
     assert float(xr.open_zarr(url + "/cube", consolidated=False)["a"].sum()) == float(
         _cube()["a"].sum()
