@@ -270,11 +270,11 @@ def test_what_the_disk_has_lost_is_damage(tmp_path: Path, monkeypatch: pytest.Mo
     cache.put("a", b"one")
     number = errno.EIO
 
-    def fail(fd: int, into: Any) -> int:
+    def fail(fd: int, into: Any, at: int) -> int:
         raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "readv", fail)
+        patched.setattr(os, "preadv", fail)
         with pytest.warns(CacheWarning, match="can't be read"):
             assert cache.get("a") is None
         number = errno.ENOMEM
