@@ -541,3 +541,58 @@ def test_a_kill_after_the_commit(
     assert os.listdir(tmp_path) == ["d"]
     report, made = generate(url, rows=70)
     assert ids(url) == list(range(70))
+
+
+OTHER: dict[str, Any] = {"fingerprint": {"seed": 8}}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_dataset_is_replaced(place: str, tmp_path: Path) -> None:
+    """With `overwrite` one that was configured otherwise is replaced whole by the commit, not before."""
+    target = Target(place, tmp_path)
+    how = {"storage_options": target.options, "overwrite": True}
+    generate(target.url("d"), **how)
+    before = logical(target.base, {})
+    assert generate(target.url("d"), **how)[1] == []  # it can be gone on with
+    with pytest.raises(TargetExistsError, match="overwrite=True"):
+        generate(target.url("d"), **OTHER, storage_options=target.options)
+    generate(target.url("d"), rows=25, only=[1], **OTHER, **how)
+    assert logical(target.base, {}) == before
+    report, made = generate(target.url("d"), rows=25, resume="always", **OTHER, **how)
+    assert (made, report.rows, report.rows_now) == ([0, 2], 25, 15)
+    generate(target.url("new"), rows=25, **OTHER, storage_options=target.options)
+    found = logical(target.base, {})
+    assert {p: found[f"new/{p}"] for p in ("_metadata", "part-00000.parquet")} == {
+        p: found[f"d/{p}"] for p in ("_metadata", "part-00000.parquet")
+    }
+    assert sorted(p[2:] for p in found if p.startswith("d/")) == [
+        "_metadata",
+        *[f"part-{n:05d}.parquet" for n in range(3)],
+    ]
+    assert fstx.jobs(target.url("d"), **target.options) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "made"),
+    [
+        ({"resume": "never"}, 5),
+        ({"rows": 25}, 3),
+        ({"rows_per_batch": 20}, 3),
+        ({"rows": 65}, 2),
+    ],
+)
+def test_what_overwrite_replaces(asked: dict[str, Any], made: int, tmp_path: Path) -> None:
+    """A dataset that can be gone on with is gone on with; else, and with ``"never"``, all is made anew."""
+    url = tmp_path / "d"
+    generate(url)
+    assert len(generate(url, overwrite=True, **asked)[1]) == made
+    assert ids(url) == list(range(asked.get("rows", 45)))
+
+
+def test_overwrite_is_for_datasets_of_batches(tmp_path: Path) -> None:
+    """What `batches` did not write is never replaced."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "mine").write_bytes(b"x")
+    with pytest.raises(TargetExistsError, match="holds no dataset"):
+        generate(tmp_path / "d", overwrite=True)
+    assert tree(tmp_path) == {"d/mine": b"x"}

@@ -50,6 +50,7 @@ def batches(
     rows_per_batch: int,
     fingerprint: Any,
     resume: Resume = "if_possible",
+    overwrite: bool = False,
     post: Callable[[Any], object] | None = None,
     repeat_post: bool = False,
     allow_resize: bool = False,
@@ -81,6 +82,9 @@ def batches(
     resume
         ``"if_possible"``: go on with what is kept, or with the dataset, where its fingerprint is this one.
         ``"always"``: or raise. ``"never"``: begin anew; what was kept is left alone.
+    overwrite
+        True: a dataset of `batches` that is there and can't be gone on with is replaced whole by the commit.
+        Anything else at `url` is refused all the same.
     post
         Called once when all batches are there, with a `PostProcessing`, whose files are published as well.
         A dataset that went through it is complete: no other number of rows is taken afterwards.
@@ -101,7 +105,7 @@ def batches(
     ResumeError
         What is there can't be gone on with; the message says why, and what to do.
     TargetExistsError
-        Something else is at `url`, or ``resume="never"`` and the dataset is there.
+        Something else is at `url`; or a dataset that `overwrite` would replace.
     UsageError
         A bad argument. In all cases before any work, and nothing was changed.
     """
@@ -130,7 +134,7 @@ def batches(
         **how,
     )
     backend = registry.backend([target], joined=False, **dict(storage_options or {}))
-    opening = _Opening(wanted, backend, durability, capabilities(require), verify)
+    opening = _Opening(wanted, backend, durability, capabilities(require), verify, bool(overwrite))
     return opening(resume)
 
 
@@ -163,12 +167,16 @@ class _Opening:
     durability: Durability
     require: frozenset[Capability]
     verify: bool | None
+    overwrite: bool
 
     def __call__(self, resume: Resume) -> Batches:
         while True:
             found, damaged = self._existing()
             if found is None:
                 job = self._begin_first(resume)
+            elif self._is_replaced(found, resume):
+                found, damaged = None, frozenset()
+                job = self._begin("replace", resume)
             else:
                 self._must_fit(found, resume)
                 self._settle_left()
@@ -233,19 +241,29 @@ class _Opening:
             )
         return damaged
 
+    def _is_replaced(self, found: DatasetRecord, resume: Resume) -> bool:
+        if not self.overwrite:
+            return False
+        try:
+            self._must_fit(found, resume)
+        except (ResumeError, TargetExistsError):
+            return True
+        return False
+
     def _must_fit(self, found: DatasetRecord, resume: Resume) -> None:
         wanted, url = self.wanted, self.wanted.url
         before = Fingerprint(*found.fingerprint, found.readable)
         if resume == "never":
             raise TargetExistsError(
-                f"{url} is there, and resume='never' begins anew: write to another URL, or remove it first"
+                f"{url} is there, and resume='never' begins anew: pass overwrite=True to replace it, or "
+                "write to another URL"
             )
         if before != wanted.fingerprint:
             how = differences(before, wanted.fingerprint)
             if resume == "if_possible":
                 raise TargetExistsError(
-                    f"{url} holds a dataset that was configured otherwise: {how}. It is left as it is; write "
-                    "to another URL, or remove it first"
+                    f"{url} holds a dataset that was configured otherwise: {how}. It is left as it is; pass "
+                    "overwrite=True to replace it, or write to another URL"
                 )
             raise ResumeError(
                 f"{url} was configured otherwise: {how}. Call it with the configuration that it has, or "
@@ -268,7 +286,8 @@ class _Opening:
     def _settle_left(self) -> None:
         """Clear the job that made the dataset, where it was killed right after its commit."""
         ours = self.wanted.fingerprint
-        for mode in ("create", "update"):
+        modes: tuple[Mode, ...] = ("create", "update", "replace")
+        for mode in modes:
             if not any(j.fingerprint == ours and j.mode == mode for j in jobs_of(self.backend)):
                 continue
             try:
