@@ -103,7 +103,7 @@ def run(
     """Pytest in a process of its own over a test file: exit status, output, and what became of each test."""
     if code:
         (folder / "test_it.py").write_text(code, encoding="utf-8")
-    base = ("-q", "-rA", "-p", "no:cacheprovider", "-o", "junit_family=xunit1")
+    base = ("-q", "-rA", "-p", "no:zarr", "-p", "no:cacheprovider", "-o", "junit_family=xunit1")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *base, "--junitxml=junit.xml", *arguments],
         cwd=folder,
