@@ -226,15 +226,23 @@ CANNOT_RUN = 69
 """The exit status of a subject that this machine can't run."""
 
 CI = (
-    ("tx-s3", "quick"),
+    ("local", "standard"),
+    ("tx-s3", "standard"),
+    ("azure", "quick"),
+    ("s3", "quick"),
+    ("tx-azure", "quick"),
+    ("sftp", "quick"),
+    ("gcs", "quick"),
     ("tx-gcs", "quick"),
+    ("tx-sftp", "quick"),
+    ("windows", "quick"),
     ("local", "quick"),
     ("local-without-exchange", "quick"),
     ("tx-local", "quick"),
     ("memory", "quick"),
     ("tx-memory", "quick"),
 )
-"""What CI runs, the longest first. The other servers and `standard` take longer than CI may."""
+"""What CI runs, the longest first: all that needs neither root nor a server of Debian's."""
 
 
 @contextlib.contextmanager

@@ -348,9 +348,7 @@ class Lab:
             tried += bool(found.fired[action])
         self.sample.add(tried, count)
 
-    def more(
-        self, count: int, tried: Sequence[int], likely: Sequence[int] = ()
-    ) -> Iterator[int]:
+    def more(self, count: int, tried: Sequence[int], likely: Sequence[int] = ()) -> Iterator[int]:
         """Further points of a sweep, on a dear storage, as long as a word was not told that has to be.
 
         The `likely` ones come first.
