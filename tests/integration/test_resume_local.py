@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import fstx
-from fstx.backends.local.depot import SYNC_EVERY
+from fstx.backends.local.depot import SYNC_EVERY, SYNCED_AFTER
 from fstx.resuming import ResumableTransaction
 from fstx.resuming.units import Unit, decode_units, encode_unit
 from support.killer import SystemOps
@@ -177,23 +177,28 @@ class Waiting(SystemOps):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere syncfs is not trusted")
 def test_work_goes_on_while_units_are_synced(tmp_path: Path) -> None:
-    """The 256 that `unit` promises: a sync begins every 128 units, and the one before has ended by then."""
+    """The 256 that `unit` promises: a sync begins after 192 units, and the 256th waits until it has ended."""
     ops = Waiting()
     tx = _begin(tmp_path, ops=ops, durability="none")
     if ops.fs_name(str(tmp_path)) in ("", "zfs"):
         pytest.skip("syncfs is not trusted here")
-    assert 2 * SYNC_EVERY == 256
+    last = SYNC_EVERY + SYNCED_AFTER - 1
+    assert last == 255
     _do(tx, *range(SYNC_EVERY - 1))
     assert not ops.begun.acquire(blocking=False)
     _do(tx, SYNC_EVERY - 1)
     assert ops.begun.acquire(timeout=60)
-    _do(tx, *range(SYNC_EVERY, 2 * SYNC_EVERY - 1))  # while it waits
-    held = threading.Thread(target=_do, args=(tx, 2 * SYNC_EVERY - 1))
+    _do(tx, *range(SYNC_EVERY, last))  # while it waits
+    held = threading.Thread(target=_do, args=(tx, last))
     held.start()
-    assert not ops.begun.acquire(timeout=0.05)
+    held.join(0.05)
+    assert held.is_alive()
     ops.go.release()
-    assert ops.begun.acquire(timeout=60)
     held.join()
+    _do(tx, *range(last + 1, 2 * SYNC_EVERY - 1))
+    assert not ops.begun.acquire(blocking=False)
+    _do(tx, 2 * SYNC_EVERY - 1)
+    assert ops.begun.acquire(timeout=60)
     ops.go.release()
     tx.suspend()
     again = _begin(tmp_path)
@@ -224,7 +229,7 @@ def test_syncfs_can_be_forbidden(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere syncfs is not trusted")
 def test_a_sync_that_fails_is_told(tmp_path: Path) -> None:
-    """A sync's error is raised by the unit that begins the next one, not swallowed by a thread."""
+    """A sync's error is raised by the unit that waits for it, not swallowed by a thread."""
     ops = Waiting()
     if ops.fs_name(str(tmp_path)) in ("", "zfs"):
         pytest.skip("syncfs is not trusted here")
@@ -233,7 +238,7 @@ def test_a_sync_that_fails_is_told(tmp_path: Path) -> None:
     ops.go.release()
     with pytest.raises(fstx.StorageError, match="the disk lost it"):
         _do(tx, *range(300))
-    assert len(tx.done) == 2 * SYNC_EVERY - 1
+    assert len(tx.done) == SYNC_EVERY + SYNCED_AFTER - 1
     tx.rollback()
 
 

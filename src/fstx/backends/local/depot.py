@@ -27,9 +27,11 @@ from fstx.protocol import Transaction
 from fstx.types import StagedObject
 
 JOBS = "jobs"
-SYNC_EVERY = 128
-"""A sync begins after so many units, and has ended after twice as many: these may be lost by a loss of power,
-none by a kill."""
+SYNC_EVERY = 192
+"""So many units after a sync began the next one begins: each writes inodes and a journal once more."""
+
+SYNCED_AFTER = 64
+"""So many units later it has ended: a loss of power takes as many as both together, a kill takes none."""
 
 _NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}")
 _GONE = re.compile(_NAME.pattern + r"\.[0-9a-f]{8}\.gone")
@@ -105,7 +107,7 @@ class LocalDepot:
         )  # of this system; files on a server are given by several threads
         self._lock = threading.Lock()
         self._log: Any = None
-        self._appended = 0
+        self._appended = 0  # since the last sync began
         self._syncing = Syncing()
         self._fs_fd: int | None = None
 
@@ -159,8 +161,11 @@ class LocalDepot:
             ):  # a full disk: the line is torn, and counts as nothing
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._at("units.log"))
             self._appended += 1
-            if self._appended % SYNC_EVERY == 0:
+            if self._appended == SYNCED_AFTER:
+                self._syncing.end()
+            if self._appended == SYNC_EVERY:
                 self._begin_sync()
+                self._appended = 0
 
     def _opened_log(self) -> Any:
         path = self._at("units.log")
