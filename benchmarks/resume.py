@@ -28,7 +28,7 @@ import fstx
 from harness import quartiles
 
 CONFIG = {"benchmark": "resume"}
-FEW = 500
+FEW = 300
 """Units of the run in which each unit works."""
 
 
