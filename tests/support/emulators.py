@@ -271,7 +271,7 @@ class S3(Emulator):
         assert status == 200, body
 
     def at(self, bucket: str, prefix: str = "p") -> Place:
-        options = {"key": "test", "secret": "test", "endpoint_url": self.url}
+        options = {"key": "test", "secret": "this-is-no-secret", "endpoint_url": self.url}
         return Place(f"s3://{bucket}/{prefix}", options, self.kind, self.port)
 
     def forget(self, bucket: str, *, last: bool) -> None:
