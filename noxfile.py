@@ -146,7 +146,7 @@ def wine(session: nox.Session) -> None:
 
 @nox.session
 def conformance(session: nox.Session) -> None:
-    """The conformance suite, quick, over local files, memory, S3 and Google Cloud (their servers here)."""
+    """The conformance suite over all that needs no root: quick; on local files and S3 standard."""
     install(session, ".[test]")
     python(session, "tests/servers/install.py")
     python(session, "conformance/runs.py", *(session.posargs or ("ci", "--jobs", "2")))

@@ -236,7 +236,6 @@ CI = (
     ("tx-gcs", "quick"),
     ("tx-sftp", "quick"),
     ("windows", "quick"),
-    ("local", "quick"),
     ("local-without-exchange", "quick"),
     ("tx-local", "quick"),
     ("memory", "quick"),
