@@ -250,3 +250,91 @@ def test_a_discarded_job_is_told_at_its_commit(tmp_path: Path) -> None:
     with pytest.raises(fstx.FencedError):
         tx.commit()
     assert not (tmp_path / "out").exists()
+
+
+def test_syncs_go_on_after_one_that_failed(tmp_path: Path) -> None:
+    """The bound of 256 units holds again after a sync that failed."""
+    calls: list[bool] = []
+    fail = [False]
+
+    class FailingOnce(SystemOps):
+        def sync_file(self, file: Any) -> None:
+            calls.append(fail[0])
+            if fail[0]:
+                fail[0] = False
+                raise OSError(errno.ENOSPC, "full for a moment")
+            super().sync_file(file)
+
+    tx = _begin(tmp_path, ops=FailingOnce(), syncfs=False, durability="none")
+    calls.clear()
+    fail[0] = True
+    with pytest.raises(fstx.StorageError, match="full for a moment"):
+        _do(tx, *range(SYNC_EVERY))
+    _do(tx, *range(SYNC_EVERY - 1, 3 * SYNC_EVERY))
+    assert calls == [True, False, False]
+    tx.rollback()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere syncfs is not trusted")
+def test_what_a_failed_sync_may_have_lost_is_compared(tmp_path: Path) -> None:
+    """RESUME-3: after a sync that failed, also at the end, lengths prove nothing any more."""
+    ops = Waiting()
+    if ops.fs_name(str(tmp_path)) in ("", "zfs"):
+        pytest.skip("syncfs is not trusted here")
+    ops.error = OSError(errno.EIO, "the disk lost it")
+    tx = _begin(tmp_path, ops=ops, durability="none")
+    ops.go.release()
+    _do(tx, *range(SYNC_EVERY))
+    tx.suspend()
+    lost = next(f for f in (_depot(tmp_path) / "a").iterdir() if f.read_bytes() == bytes([7]) * 10)
+    lost.write_bytes(bytes(10))
+    with pytest.warns(RuntimeWarning, match="7"):
+        again = _begin(tmp_path)
+    assert set(again.done) == {str(n) for n in range(SYNC_EVERY) if n != 7}
+    again.rollback()
+
+
+def test_without_a_thread_for_it_the_unit_syncs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no thread can be started a job goes on, and its commit tells what is true."""
+    start = threading.Thread.start
+
+    def refused(thread: threading.Thread) -> None:
+        if thread.name == "fstx sync":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with _begin(tmp_path, durability="none") as tx:
+        _do(tx, *range(SYNC_EVERY + 1))
+    assert len(tree(tmp_path)) == SYNC_EVERY + 1
+    assert fstx.jobs(str(tmp_path / "out")) == []
+
+
+def test_a_unit_that_failed_begins_anew(tmp_path: Path) -> None:
+    """What the failed block staged is not part of the unit when its block is entered again."""
+    with _begin(tmp_path) as tx:
+        unit = tx.unit("u")
+        with pytest.raises(ZeroDivisionError), unit:
+            unit.stage("a", b"a")
+            raise ZeroDivisionError
+        with unit:
+            unit.stage("b", b"b")
+    assert tree(tmp_path) == {"out/b": b"b"}
+
+
+def test_an_object_that_goes_while_it_is_taken_is_named(tmp_path: Path) -> None:
+    """A file that vanishes between the look and the link is missing; nobody was fenced."""
+
+    class Vanishing(SystemOps):
+        def link_new(self, src: str, dst: str) -> None:
+            if os.path.basename(os.path.dirname(src)) == "a" and "jobs" in src:
+                os.unlink(src)
+            super().link_new(src, dst)
+
+    tx = _begin(tmp_path, ops=Vanishing())
+    _do(tx, 1)
+    with pytest.raises(fstx.ResumeError, match="p/1"):
+        tx.commit()
+    assert not (tmp_path / "out").exists()

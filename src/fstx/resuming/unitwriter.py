@@ -39,6 +39,7 @@ class UnitWriter:
 
     def __enter__(self) -> Self:
         self._units._begin_unit(self)
+        self._kept.clear()  # of a block that failed before
         return self
 
     def __exit__(self, kind: object, error: object, trace: object, /) -> None:

@@ -83,6 +83,7 @@ class _Flight:
         self._parts = records.parts(size)
         self._finished = distributed.as_completed(with_results=True, raise_errors=False)
         self._futures: dict[Any, Any] = {}
+        self._sending = False
 
     def batches(self) -> Iterator[Any]:
         """Pairs of a future and its result, as they come; `refill` is called between."""
@@ -97,8 +98,10 @@ class _Flight:
             part = next(self._parts, None)
             if part is None:
                 return
+            self._sending = True
             futures = distributed.futures_of(self._client.persist(part))
             self._futures.update({future.key: future for future in futures})
+            self._sending = False
             self._finished.update(futures)
 
     def landed(self, future: Any) -> None:
@@ -108,7 +111,7 @@ class _Flight:
 
     def cancel(self) -> None:
         """None of those that are not through will run, or keeps running."""
-        if self._futures:
+        if self._futures or self._sending:  # an interrupt may come while a part is sent
             left = list(self._futures.values())
             self._client.cancel(left, force=True)
             _settle(self._client, self._name)

@@ -78,6 +78,8 @@ class AdoptsFiles(BaseTransaction):
                     places[folder] = place
             self._ops.link_new(source, destination)
         except FileNotFoundError as error:
+            if self._ops.lstat(source) is None:
+                raise FileNotFoundError(source) from error
             raise self._given_up() from error
         except OSError:
             return False

@@ -161,11 +161,22 @@ class LocalDepot:
             ):  # a full disk: the line is torn, and counts as nothing
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._at("units.log"))
             self._appended += 1
-            if self._appended == SYNCED_AFTER:
-                self._syncing.end()
-            if self._appended == SYNC_EVERY:
-                self._begin_sync()
-                self._appended = 0
+            with self._doubted():
+                if self._appended == SYNCED_AFTER:
+                    self._syncing.end()
+                if self._appended >= SYNC_EVERY:
+                    self._appended = 0
+                    self._begin_sync()
+
+    @contextlib.contextmanager
+    def _doubted(self) -> Iterator[None]:
+        """Where a sync fails, what was kept is not taken at its length any more: a mark stays."""
+        try:
+            yield
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._ops.open_new(self._at("unsynced")).close()
+            raise
 
     def _opened_log(self) -> Any:
         path = self._at("units.log")
@@ -320,7 +331,7 @@ class LocalDepot:
     def _close_files(self, *, sync: bool) -> None:
         log, self._log = self._log, None
         fs_fd, self._fs_fd = self._fs_fd, None
-        with contextlib.ExitStack() as ends:  # the last one first
+        with self._doubted(), contextlib.ExitStack() as ends:  # the last one first
             if fs_fd is not None:
                 ends.callback(self._ops.close_fs, fs_fd)
             if log is not None:
@@ -331,6 +342,8 @@ class LocalDepot:
 
     def moved(self) -> bool:
         try:
+            if self._ops.lstat(self._at("unsynced")) is not None:
+                return True
             boot = unseal(self.get_job(), self._at("job.json")).get("boot")
         except (OSError, RecoveryError):
             return True

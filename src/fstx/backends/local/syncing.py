@@ -16,8 +16,13 @@ class Syncing:
     def begin(self, sync: Callable[[], None]) -> None:
         """Call `sync` in a thread of its own, once the one before has ended; raises what that raised."""
         self.end()
-        self._thread = threading.Thread(target=self._run, args=(sync,), name="fstx sync")
-        self._thread.start()
+        thread = threading.Thread(target=self._run, args=(sync,), name="fstx sync")
+        try:
+            thread.start()
+        except RuntimeError:  # no thread can be started: then the caller waits
+            sync()
+        else:
+            self._thread = thread
 
     def _run(self, sync: Callable[[], None]) -> None:
         try:
