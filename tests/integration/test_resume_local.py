@@ -175,13 +175,18 @@ class Waiting(SystemOps):
             raise self.error
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere syncfs is not trusted")
-def test_work_goes_on_while_units_are_synced(tmp_path: Path) -> None:
-    """The 256 that `unit` promises: a sync begins after 192 units, and the 256th waits until it has ended."""
-    ops = Waiting()
-    tx = _begin(tmp_path, ops=ops, durability="none")
-    if ops.fs_name(str(tmp_path)) in ("", "zfs"):
+@pytest.fixture
+def ops(tmp_path: Path) -> Waiting:
+    """Where syncfs is trusted: on Linux, and on a file system that has it."""
+    made = Waiting()
+    if sys.platform != "linux" or made.fs_name(str(tmp_path)) in ("", "zfs"):
         pytest.skip("syncfs is not trusted here")
+    return made
+
+
+def test_work_goes_on_while_units_are_synced(ops: Waiting, tmp_path: Path) -> None:
+    """The 256 that `unit` promises: a sync begins after 192 units, and the 256th waits until it has ended."""
+    tx = _begin(tmp_path, ops=ops, durability="none")
     last = SYNC_EVERY + SYNCED_AFTER - 1
     assert last == 255
     _do(tx, *range(SYNC_EVERY - 1))
@@ -227,12 +232,8 @@ def test_syncfs_can_be_forbidden(tmp_path: Path) -> None:
     tx.rollback()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere syncfs is not trusted")
-def test_a_sync_that_fails_is_told(tmp_path: Path) -> None:
+def test_a_sync_that_fails_is_told(ops: Waiting, tmp_path: Path) -> None:
     """A sync's error is raised by the unit that waits for it, not swallowed by a thread."""
-    ops = Waiting()
-    if ops.fs_name(str(tmp_path)) in ("", "zfs"):
-        pytest.skip("syncfs is not trusted here")
     ops.error = OSError(errno.EIO, "the disk lost it")
     tx = _begin(tmp_path, ops=ops, durability="none")
     ops.go.release()
@@ -275,12 +276,8 @@ def test_syncs_go_on_after_one_that_failed(tmp_path: Path) -> None:
     tx.rollback()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere syncfs is not trusted")
-def test_what_a_failed_sync_may_have_lost_is_compared(tmp_path: Path) -> None:
+def test_what_a_failed_sync_may_have_lost_is_compared(ops: Waiting, tmp_path: Path) -> None:
     """RESUME-3: after a sync that failed, also at the end, lengths prove nothing any more."""
-    ops = Waiting()
-    if ops.fs_name(str(tmp_path)) in ("", "zfs"):
-        pytest.skip("syncfs is not trusted here")
     ops.error = OSError(errno.EIO, "the disk lost it")
     tx = _begin(tmp_path, ops=ops, durability="none")
     ops.go.release()

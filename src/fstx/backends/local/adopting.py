@@ -8,12 +8,10 @@ from collections.abc import Iterable
 
 from fstx.backends.base import BaseTransaction
 from fstx.backends.local.items import Itemizer
-from fstx.backends.local.staging import LocalStager
+from fstx.backends.local.staging import LocalStager, stage_copy
 from fstx.errors import FencedError
 from fstx.ops import FileKind, Ops
 from fstx.types import StagedObject
-
-_COPY_BYTES = 1 << 20
 
 
 class AdoptsFiles(BaseTransaction):
@@ -58,7 +56,7 @@ class AdoptsFiles(BaseTransaction):
                 displaced = self._changes.add(receipt)
                 try:
                     if displaced is not None or not self._linked(kept, source, places):
-                        receipt = self._copied(kept, source)
+                        receipt = stage_copy(self._ops, source, self._stager, kept)
                         self._adopted(receipt, displaced)
                         self._changes.add(receipt)
                 except BaseException as error:
@@ -88,15 +86,6 @@ class AdoptsFiles(BaseTransaction):
             kept.key
         )  # as it would be of an object of the area: names are never drawn twice
         return True
-
-    def _copied(self, kept: StagedObject, source: str) -> StagedObject:
-        with (
-            self._ops.open_read(source) as file,
-            self._stager.open(kept.path, publisher=kept.publisher) as out,
-        ):
-            while block := file.read(_COPY_BYTES):
-                out.write(block)
-        return out.receipt
 
 
 __all__ = ["AdoptsFiles"]

@@ -18,7 +18,7 @@ from typing import Any
 from fstx import seams
 from fstx.backends.local.control import Control, is_tree, names_from, remove_tree
 from fstx.backends.local.records import unseal
-from fstx.backends.local.staging import LocalStager, read_range, write_all
+from fstx.backends.local.staging import LocalStager, read_range, stage_copy, write_all
 from fstx.backends.local.syncing import Syncing
 from fstx.errors import FencedError, RecoveryError, TransactionError
 from fstx.ops import FileKind, Ops
@@ -161,12 +161,17 @@ class LocalDepot:
             ):  # a full disk: the line is torn, and counts as nothing
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._at("units.log"))
             self._appended += 1
-            with self._doubted():
-                if self._appended == SYNCED_AFTER:
-                    self._syncing.end()
-                if self._appended >= SYNC_EVERY:
-                    self._appended = 0
-                    self._begin_sync()
+            if self._appended == SYNCED_AFTER or self._appended >= SYNC_EVERY:
+                self._sync_on()
+
+    def _sync_on(self) -> None:
+        """The sync that was begun has ended, or the next one begins."""
+        with self._doubted():
+            if self._appended < SYNC_EVERY:
+                self._syncing.end()
+            else:
+                self._appended = 0
+                self._begin_sync()
 
     @contextlib.contextmanager
     def _doubted(self) -> Iterator[None]:
@@ -263,13 +268,7 @@ class LocalDepot:
                 raise
             except OSError:  # no links here: it is copied
                 pass
-        with (
-            self._ops.open_read(source) as file,
-            stager.open(kept.path, publisher=kept.publisher) as out,
-        ):
-            while block := file.read(1 << 20):
-                out.write(block)
-        return out.receipt
+        return stage_copy(self._ops, source, stager, kept)
 
     def delete(self, keys: Iterable[str], /) -> None:
         for key in keys:

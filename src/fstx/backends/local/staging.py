@@ -20,6 +20,7 @@ from fstx.backends.given import as_buffers
 from fstx.errors import FencedError, StateError, StorageError
 from fstx.ops import Ops
 from fstx.paths import check_path
+from fstx.protocol import Stager
 from fstx.types import Buffer, Data, StagedObject
 
 HELD_FILES = (
@@ -388,6 +389,17 @@ def same_content(ops: Ops, path: str, other: str) -> bool:
                 return False
             if not block:
                 return True
+
+
+def stage_copy(ops: Ops, source: str, stager: Stager, kept: StagedObject) -> StagedObject:
+    """Stage the bytes of a file under the path of `kept`."""
+    with (
+        ops.open_read(source) as file,
+        stager.open(kept.path, publisher=kept.publisher) as out,
+    ):
+        while block := file.read(_COPY_BYTES):
+            out.write(block)
+    return out.receipt
 
 
 def copy_file(source: Any, target: Any) -> int:
