@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from fstx.backends.base import roll_back, wrap_storage_error
+from fstx.backends.base import roll_back, storage_errors
 from fstx.depot import Depot
 from fstx.errors import (
     FencedError,
@@ -194,13 +194,8 @@ class ResumableTransaction:
             self._must_be_open()
             for staged, _ in objects:
                 self._must_be_free(staged.path, text)
-            try:
+            with storage_errors(f"recording unit {text} in {self._depot.url} failed", self.id):
                 self._depot.append(line)
-            except TransactionError:
-                raise
-            except OSError as error:
-                doing = f"recording unit {text} in {self._depot.url} failed"
-                raise wrap_storage_error(error, doing, self.id) from error
             self._units.keep(text, [staged for staged, _ in objects], line)
 
     def _sum(self, staged: StagedObject) -> str:
